@@ -1,0 +1,161 @@
+"""``params.yaml``: one release described; frozen, closed, and helpful about a wrong key."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from slipway.errors import BadInputError
+
+VARIANTS = ("fp32", "bf16", "int8-dynamic", "int8-static")
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataParams(Section):
+    """DVC-tracked directories of npz shards: the inputs by name, plus ``target``."""
+
+    test: Path
+    calibration: Path | None = None
+    training: Path | None = None
+
+
+class AccuracyParams(Section):
+    """The accuracy that may not be lost: the drop's bound at ``confidence`` must stay within ``max_drop``."""
+
+    metric: str = "top1"
+    max_drop: Annotated[float, Field(ge=0)] = 0.01
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class SloParams(Section):
+    """Service-level objective of a target; None means no demand."""
+
+    latency_p99_ms: Annotated[float, Field(gt=0)] | None = None
+    throughput_per_s: Annotated[float, Field(gt=0)] | None = None
+    size_mb: Annotated[float, Field(gt=0)] | None = None
+
+
+Objective = Literal["latency_p50_ms", "latency_p99_ms", "throughput_per_s", "size_bytes"]
+
+
+class TargetParams(Section):
+    """One named hardware: its engines, its settings and its objective."""
+
+    engines: Annotated[tuple[str, ...], Field(min_length=1)]
+    threads: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
+    batch: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
+    objective: Objective = "latency_p50_ms"
+    slo: SloParams = SloParams()
+    max_regression: Annotated[float, Field(ge=0)] = 0.05
+    work_pool: str | None = None
+
+
+class CanaryParams(Section):
+    """The rollout's steps, error rate and margins."""
+
+    steps: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = (1, 5, 25, 50)
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    latency_margin: Share = 0.10
+    accuracy_margin: Share = 0.01
+    max_requests: Positive = 20_000
+    shadow: bool = True
+
+
+class ApprovalParams(Section):
+    """Whether a person approves before the champion alias moves."""
+
+    required: bool = False
+
+
+class Params(Section):
+    """One release, as ``params.yaml`` describes it."""
+
+    model: str
+    data: DataParams
+    accuracy: AccuracyParams = AccuracyParams()
+    variants: Annotated[tuple[str, ...], Field(min_length=1)] = ("fp32",)
+    targets: Annotated[dict[str, TargetParams], Field(min_length=1)]
+    canary: CanaryParams = CanaryParams()
+    approval: ApprovalParams = ApprovalParams()
+    trust_pickle: bool = False
+
+    @field_validator("variants")
+    @classmethod
+    def _known_variants(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in VARIANTS:
+                raise ValueError(f"unknown variant {name!r}{_nearest(name, VARIANTS)}; known: {', '.join(VARIANTS)}")
+        return names
+
+    @field_validator("targets")
+    @classmethod
+    def _plain_target_names(cls, targets: dict[str, TargetParams]) -> dict[str, TargetParams]:
+        for name in targets:
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"target name {name!r} may hold only letters, digits, '-' and '_'")
+        return targets
+
+
+def load_params(path: Path) -> Params:
+    """Read and check ``path``.
+
+    Raises:
+        BadInputError: the file is missing, is not YAML, or has a wrong key or value; the nearest right key is named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"cannot read parameters {path}: {error}; give --params FILE") from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise BadInputError(f"{path} holds {type(raw).__name__}, not a mapping; see params.yaml in the README")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise BadInputError(f"{path}: {'; '.join(_explain(raw, e) for e in error.errors())}") from error
+
+
+def _explain(raw: dict[str, Any], error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    where = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        section = _section_at(location[:-1])
+        known = list(section.model_fields) if section else []
+        return f"unknown key {where!r}{_nearest(location[-1], known)}; known here: {', '.join(known)}"
+    if error["type"] == "missing":
+        return f"key {where!r} is missing"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+
+
+def _section_at(location: list[str]) -> type[Section] | None:
+    section: type[Section] = Params
+    for part in location:
+        if section is Params and part == "targets":
+            section = TargetParams
+        elif section is TargetParams and part not in TargetParams.model_fields:
+            continue  # the target's own name
+        else:
+            annotation = section.model_fields[part].annotation
+            if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+                return None
+            section = annotation
+    return section
+
+
+def _nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,39 @@
+"""The one family of errors: each says what was asked, what was found, and what to do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SlipwayError(Exception):
+    """Root of every error Slipway raises on purpose; ends a command with ``exit_code``."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class BadInputError(SlipwayError):
+    """What the person gave cannot be used: a wrong key, URI, file or array."""
+
+    exit_code = 2
+
+
+class TamperedError(BadInputError):
+    """Bytes on disk differ from those that were tracked or recorded."""
+
+
+class UnsupportedError(SlipwayError):
+    """A variant, form or engine makes no sense for this model or machine; the candidate is SKIPPED."""
+
+    exit_code = 2
+
+
+class RejectedError(SlipwayError):
+    """A check said no: the candidate FAILs, or the promotion is refused."""
+
+    exit_code = 3
+
+
+class InfrastructureError(SlipwayError):
+    """A server, store, disk or process failed; nothing was learnt about the model."""
+
+    exit_code = 5
