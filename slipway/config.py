@@ -126,10 +126,10 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise BadInputError(f"{path}: {'; '.join(_explain(raw, e) for e in error.errors())}") from error
+        raise BadInputError(f"{path}: {'; '.join(_explain(e) for e in error.errors())}") from error
 
 
-def _explain(raw: dict[str, Any], error: Any) -> str:
+def _explain(error: Any) -> str:
     location = [str(part) for part in error["loc"]]
     where = ".".join(location)
     if error["type"] == "extra_forbidden":

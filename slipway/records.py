@@ -165,7 +165,8 @@ class Accuracy(Record):
     """A candidate's accuracy, paired per example with the reference.
 
     ``drop`` is reference minus candidate for metrics where higher is better (candidate minus reference otherwise),
-    with one-sided bounds at ``confidence``. ``flips`` counts examples whose top-1 answer changed.
+    with one-sided bounds at ``confidence``. ``flips`` counts examples whose top-1 answer changed; for 0/1 metrics,
+    ``discordant`` counts those that exactly one of the two got right.
     """
 
     metric: str
@@ -178,6 +179,7 @@ class Accuracy(Record):
     method: str
     n: int
     flips: int | None = None
+    discordant: int | None = None
     worst_class: str | None = None
 
 
@@ -228,6 +230,13 @@ class Timing(Record):
     peak_rss_bytes: int
     load_seconds: float
     host_load: HostLoad
+
+
+class Timed(Record):
+    """Timing of one candidate; ``over_champion`` is its paired speed-up over the engine that serves now, if any."""
+
+    timing: Timing
+    over_champion: Interval | None
 
 
 class Hardware(Record):
@@ -290,3 +299,32 @@ class Release(Record):
     code_revision: str
     metric: str
     targets: tuple[TargetOutcome, ...]
+
+
+class Recorded(Record):
+    """Where a release is recorded: its MLflow run, and the version that the chosen engine of each target became."""
+
+    run_id: str
+    versions: dict[str, str]
+
+
+class ReleaseResult(Record):
+    """How a release ended: its evidence, where it is recorded, and what became of each target's chosen engine."""
+
+    release: Release
+    recorded: Recorded
+    promotions: dict[str, Decision]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict over the targets."""
+        verdicts = {d.verdict for d in (*(t.decision for t in self.release.targets), *self.promotions.values())}
+        order = (Verdict.ERROR, Verdict.FAIL, Verdict.SKIPPED, Verdict.INCONCLUSIVE)
+        return next((verdict for verdict in order if verdict in verdicts), Verdict.PASS)
+
+
+class Failure(Record):
+    """A step that ended in a definite no (SKIPPED or FAIL) or could not be done (ERROR), with the reason."""
+
+    step: str
+    decision: Decision

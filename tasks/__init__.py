@@ -1,0 +1,1 @@
+"""Prefect tasks: one step each, as policy around one library call."""

@@ -72,6 +72,7 @@ class Engine(Protocol):
     name: ClassVar[str]
     form: ClassVar[Form]
     suffix: ClassVar[str]
+    refused: ClassVar[Mapping[str, str]]  # variants that this engine never executes, each with the reason
 
     def availability(self) -> Availability:
         """Whether this engine can run here, told without importing the heavy runtime where possible."""

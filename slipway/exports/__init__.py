@@ -1,0 +1,1 @@
+"""How a model leaves Python: as an exported program, as TorchScript, as ONNX."""

@@ -1,0 +1,1 @@
+"""Measurement: accuracy, parity, latency and hardware, of callables and processes that are handed in."""

@@ -1,0 +1,55 @@
+"""How a model becomes smaller: the variants, the forms each is made in, and what each needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slipway.errors import BadInputError
+from slipway.records import Form
+
+
+@dataclass(frozen=True)
+class VariantKind:
+    """One numerical form of a model, as a fact sheet."""
+
+    name: str
+    forms: frozenset[Form]
+    needs_calibration: bool
+    summary: str
+
+
+VARIANTS: dict[str, VariantKind] = {
+    kind.name: kind
+    for kind in (
+        VariantKind("fp32", frozenset(Form), False, "the model as it was registered"),
+        VariantKind(
+            "bf16",
+            frozenset(Form),
+            False,
+            "weights and compute in bfloat16; as ONNX it is the fp32 file unchanged, which the engine runs in bfloat16",
+        ),
+        VariantKind(
+            "int8-dynamic",
+            frozenset({Form.TORCHSCRIPT, Form.ONNX}),
+            False,
+            "linear layers with int8 weights, activations quantized as they come",
+        ),
+        VariantKind(
+            "int8-static",
+            frozenset({Form.ONNX}),
+            True,
+            "int8 weights per channel and int8 activations whose ranges come from calibration data",
+        ),
+    )
+}
+
+
+def variant(name: str) -> VariantKind:
+    """The variant of this name.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    if name not in VARIANTS:
+        raise BadInputError(f"unknown variant {name!r}; known: {', '.join(VARIANTS)}")
+    return VARIANTS[name]

@@ -1,0 +1,110 @@
+"""The candidates of a release on their way through the steps, all in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.futures import PrefectFuture
+
+from slipway.config import Params
+from slipway.engines import engine
+from slipway.records import Built, CandidateSpec, Failure, Form, Predictions, Validated
+from slipway.steps.build import reference_of, refusal
+from slipway.steps.judge import Context
+from slipway.steps.outcomes import failure
+from slipway.stores.objects import ObjectStore
+from tasks.build import build
+from tasks.export import export
+from tasks.progress import tell
+from tasks.quantize import quantize
+from tasks.reference import evaluate_reference
+from tasks.validate import validate
+
+Steps = tuple[tuple[str, PrefectFuture[Any]], ...]
+Made = Mapping[tuple[str, Form], Steps]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One candidate: the futures of its steps, in order; none, if its engine refused the variant from the start."""
+
+    spec: CandidateSpec
+    steps: Steps
+    refused: Failure | None = None
+
+    def outcomes(self) -> tuple[Built | Failure, Validated | Failure]:
+        """Wait, and tell the results of build and validate; a step that broke down is a Failure from there on."""
+        ended = self.refused
+        results: dict[str, Any] = {"build": ended, "validate": ended}
+        for step, future in self.steps:
+            future.wait()
+            results[step] = ended or _result(step, future)
+            ended = results[step] if isinstance(results[step], Failure) else None
+        return results["build"], results["validate"]
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """All candidates of one target, and the reference they are held against."""
+
+    target: str
+    reference: Built
+    predictions: PrefectFuture[Predictions]
+    lanes: tuple[Lane, ...]
+
+    def wait(self) -> None:
+        """Return when nothing of this target is running any more."""
+        for lane in self.lanes:
+            lane.outcomes()
+        self.predictions.wait()
+
+
+def start(params: Params, objects: ObjectStore, context: Context) -> list[Lanes]:
+    """Submit every step of every candidate; exports and variants are shared by all engines that build from them."""
+    specs = {
+        name: [
+            CandidateSpec(target=name, variant=variant, engine=runtime)
+            for variant in params.variants
+            for runtime in target.engines
+        ]
+        for name, target in params.targets.items()
+    }
+    made = _start_variants(objects, context, [spec for found in specs.values() for spec in found])
+    return [_start_target(params, objects, context, name, specs[name], made) for name in params.targets]
+
+
+def _start_variants(objects: ObjectStore, context: Context, specs: Iterable[CandidateSpec]) -> Made:
+    wanted = sorted({(spec.variant, engine(spec.engine).form) for spec in specs if refusal(spec) is None})
+    exported = {
+        form: export.submit(objects, context.model, form, context.data) for form in sorted({form for _, form in wanted})
+    }
+    made = {}
+    for variant, form in wanted:
+        file = quantize.submit(objects, context.model, form, exported[form], variant, context.data, context.calibration)
+        made[variant, form] = (("export", exported[form]), ("quantize", file))
+    return made
+
+
+def _start_target(
+    params: Params, objects: ObjectStore, context: Context, name: str, specs: Iterable[CandidateSpec], made: Made
+) -> Lanes:
+    reference, threads = reference_of(context.model, name), max(params.targets[name].threads)
+    predictions = evaluate_reference.submit(objects, reference, context.data, params.accuracy, threads)
+    lanes = []
+    for spec in specs:
+        if refused := refusal(spec):
+            tell(str(spec), refused.step, refused.decision.verdict, refused.decision.reasons[0])
+            lanes.append(Lane(spec, (), refused))
+            continue
+        steps = made[spec.variant, engine(spec.engine).form]
+        built = build.submit(objects, spec, steps[-1][1], context.model.signature)
+        validated = validate.submit(objects, spec, built, context.data, predictions, params.accuracy, threads)
+        lanes.append(Lane(spec, (*steps, ("build", built), ("validate", validated))))
+    return Lanes(name, reference, predictions, tuple(lanes))
+
+
+def _result(step: str, future: PrefectFuture[Any]) -> Any:
+    result = future.state.result(raise_on_failure=False)
+    return failure(step, result) if isinstance(result, BaseException) else result

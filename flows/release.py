@@ -1,0 +1,92 @@
+"""One release: a registered model version in, the best proven engine per target out."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from filelock import FileLock, Timeout
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.lanes import Lanes, start
+from slipway.config import Params
+from slipway.errors import BadInputError
+from slipway.records import Artifact, Built, ReleaseResult, TargetOutcome, Validated
+from slipway.steps.judge import Context, conclude, judge, release_of
+from slipway.steps.summary import markdown
+from slipway.stores.registry import ModelVersionRef
+from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, workshop
+from tasks.benchmark import benchmark, find_champion
+from tasks.data import check_data
+from tasks.fetch import fetch
+from tasks.promote import promote
+from tasks.register import register
+from tasks.report import report
+
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=os.cpu_count())  # Any: prefect's own type parameter is invariant
+
+
+@flow(name="release", flow_run_name="release {params.model}", task_runner=RUNNER)
+def release(params: Params, targets: tuple[str, ...] = ()) -> ReleaseResult:
+    """Take ``params.model`` to a promoted engine per target (all of them, unless some are named), or tell why not.
+
+    Raises:
+        SlipwayError: the release could not start: bad input, tampered data, or a store that is down.
+    """
+    params = check_targets(params, targets)
+    shop = workshop()
+    version = shop.registry.resolve(params.model)
+    try:
+        with FileLock(shop.state / f"release-{version.name}.lock", timeout=0):
+            return _release(params, shop, version)
+    except Timeout:
+        raise BadInputError(f"another release of {version.name} is running in this project; wait for it") from None
+
+
+def _release(params: Params, shop: Workshop, version: ModelVersionRef) -> ReleaseResult:
+    context = _prepare(params, shop, version)
+    prepared = start(params, shop.objects, context)
+    # A build beside a benchmark would be measured too: all builds of all targets end before the first benchmark starts.
+    for lanes in prepared:
+        lanes.wait()
+    outcomes = [_conclude(params, shop, context, lanes) for lanes in prepared]
+    done = release_of(context, params.accuracy.metric, [outcome for outcome, _ in outcomes])
+    create_markdown_artifact(markdown(done), key="release-report", description=f"Release of {context.model.uri}")
+    engines = tuple(artifact for _, artifacts in outcomes for artifact in artifacts)
+    recorded = register(shop.registry, shop.objects, done, engines, tuple(report(shop.objects, done)))
+    promotions = {
+        target: promote(shop.registry, f"{version.name}.{target}", number, context.data.md5, params.approval.required)
+        for target, number in recorded.versions.items()
+    }
+    return ReleaseResult(release=done, recorded=recorded, promotions=promotions)
+
+
+def _prepare(params: Params, shop: Workshop, version: ModelVersionRef) -> Context:
+    source = fetch(shop.registry, shop.objects, version, params.trust_pickle)
+    names = [spec.name for spec in source.signature.inputs]
+    data = check_data(params.data.test, params.data.calibration, names)
+    return Context(
+        model=source,
+        data=data.test,
+        calibration=data.calibration,
+        code_revision=code_revision(shop.root),
+        hardware=host_hardware(),
+    )
+
+
+def _conclude(params: Params, shop: Workshop, context: Context, lanes: Lanes) -> tuple[TargetOutcome, list[Artifact]]:
+    name, target = lanes.target, params.targets[lanes.target]
+    predictions = lanes.predictions.result()
+    outcomes = [(lane.spec, *lane.outcomes()) for lane in lanes.lanes]
+    valid = [(b, v) for _, b, v in outcomes if isinstance(b, Built) and isinstance(v, Validated)]
+    digests = [built.artifact.digest for built, _ in valid]
+    champion = find_champion(shop.registry, shop.objects, f"{context.model.name}.{name}", context.hardware, digests)
+    timings = benchmark(shop.objects, name, target, context.hardware, context.data, lanes.reference, valid, champion)
+    evidences = [
+        judge(context, spec, params.accuracy, target, built, validated, timings.of(built))
+        for spec, built, validated in outcomes
+    ]
+    outcome = conclude(context, name, target, predictions, evidences)
+    return outcome, [built.artifact for _, built, _ in outcomes if isinstance(built, Built)]

@@ -1,0 +1,139 @@
+"""What a release left in the registry: candidates and their evidence, and a person's word on them."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slipway.cli.console import out, print_json, print_table, tell
+from slipway.cli.release import JsonOption, ParamsOption
+from slipway.config import load_params
+from slipway.errors import BadInputError
+from slipway.records import Decision, Evidence
+from slipway.steps.plots import points, write_plot
+from slipway.steps.summary import HEADINGS, candidate_json, candidate_row, explanation
+from slipway.stores.registry import parse_model_uri
+from slipway.stores.tracking import verify
+from slipway.wiring import load_flow, workshop
+
+NameArgument = Annotated[str, typer.Argument(help="The registered engine, NAME.TARGET, such as digits-resnet.x86.")]
+VersionArgument = Annotated[str, typer.Argument(help="Its version.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept with the version.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add ``candidates``, ``explain``, ``approve``, ``reject`` and ``rollback``."""
+    for command in (candidates, explain, approve, reject, rollback):
+        app.command()(command)
+
+
+def candidates(
+    name: Annotated[str, typer.Argument(help="The source model, such as digits-resnet.")],
+    target: Annotated[str | None, typer.Option(help="Only this target.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the Pareto plot to this .html or .png file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Table of what was measured on a model's candidates, the newest release first."""
+    shop = workshop()
+    found = shop.registry.candidates(name, target)
+    champions = _champions(name, found)
+    if plot is not None:
+        write_plot(f"candidates of {name}", points(found, champions), plot)
+        tell(f"wrote {plot}")
+    if as_json:
+        listed = [candidate_json(e, champions.get(e.digest or "")) | {"target": e.spec.target} for e in found]
+        print_json({"model": name, "candidates": listed})
+        return
+    rows = [(*candidate_row(e, e.digest in champions), (e.digest or "-")[:12], e.spec.target) for e in found]
+    print_table((*HEADINGS, "digest", "target"), rows, title=f"candidates of {name}; ► serves as champion")
+
+
+def _champions(name: str, found: list[Evidence]) -> dict[str, str]:
+    """Registry URI by digest of the champion of each target in ``found``."""
+    registry, champions = workshop().registry, {}
+    for target in sorted({evidence.spec.target for evidence in found}):
+        version = registry.champion(f"{name}.{target}")
+        if version is not None:
+            engine = registry.version(f"{name}.{target}", version)
+            champions[engine.digest] = f"models:/{name}.{target}/{version}"
+    return champions
+
+
+def explain(
+    digest: Annotated[str, typer.Argument(help="The candidate's sha256, or its first characters.")],
+    as_json: JsonOption = False,
+) -> None:
+    """All evidence on one candidate: what was measured, every gate with its reasons."""
+    evidence = workshop().registry.find(digest)
+    if as_json:
+        print_json(evidence.model_dump(mode="json"))
+        return
+    out.print(f"{evidence.spec} for {evidence.spec.target}: {evidence.decision.verdict}", style="bold", highlight=False)
+    for heading, lines in explanation(evidence).items():
+        out.print(f"\n{heading}", style="bold")
+        for line in lines:
+            out.print(f"  {line}", highlight=False, markup=False)
+
+
+def approve(
+    name: NameArgument,
+    version: VersionArgument,
+    reason: ReasonOption,
+    params: ParamsOption = Path("params.yaml"),
+    as_json: JsonOption = False,
+) -> None:
+    """Promote a version to champion, after reading its evidence again and re-checking every gate."""
+    _decide(name, version, "approve", reason, params, as_json)
+
+
+def reject(name: NameArgument, version: VersionArgument, reason: ReasonOption, as_json: JsonOption = False) -> None:
+    """Refuse a version; no release promotes it any more."""
+    _decide(name, version, "reject", reason, None, as_json)
+
+
+def _decide(name: str, version: str, word: str, reason: str, params: Path | None, as_json: bool) -> None:
+    if not reason.strip():
+        raise BadInputError(f"cannot {word} {name} version {version} without a reason; give --reason TEXT")
+    shop = workshop()
+    engine = shop.registry.version(name, version)
+    data_md5 = _current_data_md5(params, engine.evidence) if params else None
+    decision: Decision = load_flow("promote")(name, version, word, _person(), reason, data_md5)
+    if as_json:
+        print_json({"name": name, "version": version, **decision.model_dump(mode="json")})
+    else:
+        out.print(f"{decision.verdict}: {'; '.join(decision.reasons)}", highlight=False)
+    raise typer.Exit(decision.verdict.exit_code)
+
+
+def _person() -> str:
+    """MLflow's user where one is set, who is authenticated there; else the operating system's."""
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+
+
+def _current_data_md5(params: Path, evidence: Evidence) -> str | None:
+    """The md5 of the test data as it lies here now, if these parameters are about the evidence's model at all."""
+    if not params.exists():
+        return None
+    described = load_params(params)
+    if parse_model_uri(described.model)[0] != parse_model_uri(evidence.model_uri)[0]:
+        return None
+    return verify(described.data.test).md5 if described.data.test.exists() else None
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(help="The source model, such as digits-resnet.")],
+    target: Annotated[str, typer.Option(help="The target to roll back.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make the previous champion serve again."""
+    engine = workshop().registry.rollback(f"{name}.{target}")
+    if as_json:
+        print_json({"name": engine.name, "champion": engine.version, "digest": engine.digest})
+    else:
+        out.print(
+            f"{engine.name} version {engine.version} is the champion again ({engine.evidence.spec})", highlight=False
+        )

@@ -1,0 +1,59 @@
+"""``slipway targets`` and ``slipway doctor``: what this host can do, and whether the set-up is sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from slipway.cli.console import out, print_json, print_table
+from slipway.cli.release import JsonOption, ParamsOption
+from slipway.config import load_params
+from slipway.engines import availabilities
+from slipway.records import Verdict
+from slipway.steps.doctor import examine
+from slipway.stores.registry import parse_model_uri
+from slipway.wiring import host_hardware, workshop
+
+UNSOUND_EXIT_CODE = 5
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add ``targets`` and ``doctor``."""
+    app.command()(targets)
+    app.command()(doctor)
+
+
+def targets(as_json: JsonOption = False) -> None:
+    """This host's hardware, and each engine: available, or why not."""
+    hardware, engines = host_hardware(), availabilities()
+    if as_json:
+        print_json(
+            {"hardware": hardware.model_dump(mode="json"), "engines": [e.model_dump(mode="json") for e in engines]}
+        )
+        return
+    out.print(f"{hardware.cpu}, {hardware.cores} cores, {hardware.memory_bytes / 2**30:.0f} GiB, {hardware.machine}")
+    out.print(f"instructions: {', '.join(hardware.isa) or 'none known'}; GPU: {hardware.gpu or 'none'}")
+    out.print(f"fingerprint {hardware.fingerprint[:12]}")
+    print_table(
+        ("engine", "available", "version", "reason"),
+        [(e.engine, "yes" if e.available else "no", e.version or "", e.reason or "") for e in engines],
+    )
+
+
+def doctor(params: ParamsOption = Path("params.yaml"), as_json: JsonOption = False) -> None:
+    """Check the set-up: versions, stores, data, engines, stale champions."""
+    described, shop = load_params(params), workshop()
+    data = [path for path in (described.data.test, described.data.calibration) if path]
+    model = parse_model_uri(described.model)[0]
+    checks = examine(
+        shop.registry, shop.root, data, [f"{model}.{target}" for target in described.targets], host_hardware()
+    )
+    if as_json:
+        print_json({"checks": [check.model_dump(mode="json") for check in checks]})
+    else:
+        print_table(
+            ("check", "verdict", "found"), [(c.name, c.decision.verdict, c.decision.reasons[0]) for c in checks]
+        )
+    sound = all(check.decision.verdict is Verdict.PASS for check in checks)
+    raise typer.Exit(0 if sound else UNSOUND_EXIT_CODE)

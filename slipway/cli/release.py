@@ -1,0 +1,80 @@
+"""``slipway release``: one model version to a promoted engine, or to the reasons why not."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slipway.cli.console import out, print_json, print_table, progress, tell
+from slipway.config import Params, load_params
+from slipway.records import ReleaseResult, TargetOutcome, Verdict
+from slipway.steps.summary import HEADINGS, candidate_row, is_chosen, reference_row, release_json
+from slipway.wiring import load_flow, workshop
+
+ParamsOption = Annotated[Path, typer.Option("--params", help="The release's description.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Run every step again, whatever the cache holds.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add ``release``."""
+    app.command()(release)
+
+
+def release(
+    model_uri: Annotated[str, typer.Argument(help="models:/NAME/VERSION or models:/NAME@ALIAS")],
+    params: ParamsOption = Path("params.yaml"),
+    target: Annotated[list[str] | None, typer.Option(help="Only this target; may be repeated.")] = None,
+    as_json: JsonOption = False,
+    fresh: FreshOption = False,
+) -> None:
+    """Quantize, export, build, validate, benchmark, choose, register and promote."""
+    described = load_params(params)
+    raise typer.Exit(run_release(described.model_copy(update={"model": model_uri}), target or [], as_json, fresh))
+
+
+def run_release(params: Params, targets: list[str], as_json: bool, fresh: bool) -> int:
+    """Run the flow, show how it ended, and tell the exit code."""
+    start = time.monotonic()
+    if fresh:
+        os.environ["PREFECT_TASKS_REFRESH_CACHE"] = "true"
+    flow = load_flow("release")
+    with progress():
+        result: ReleaseResult = flow(params, tuple(targets))
+    seconds = time.monotonic() - start
+    if as_json:
+        print_json(release_json(result.release, _uris(result), seconds))
+    else:
+        _show(result, seconds)
+    return result.verdict.exit_code
+
+
+def _uris(result: ReleaseResult) -> dict[str, str]:
+    name = result.release.model.name
+    return {t: f"models:/{name}.{t}/{version}" for t, version in result.recorded.versions.items()}
+
+
+def _show(result: ReleaseResult, seconds: float) -> None:
+    for outcome in result.release.targets:
+        show_target(outcome, title=f"{result.release.model.uri} on {outcome.target}")
+        for decision in (outcome.decision, result.promotions.get(outcome.target)):
+            if decision:
+                out.print(f"{decision.verdict}: {'; '.join(decision.reasons)}", highlight=False)
+    tell(f"{seconds:.1f} s; run {result.recorded.run_id}; look at it with: {workshop().look}")
+
+
+def show_target(outcome: TargetOutcome, title: str) -> None:
+    """The table of one target, and the reasons of every candidate that did not pass."""
+    rows = [candidate_row(evidence, is_chosen(outcome, evidence)) for evidence in outcome.candidates]
+    print_table(HEADINGS, [reference_row(outcome), *rows], title)
+    for evidence in outcome.candidates:
+        if evidence.decision.verdict is not Verdict.PASS:
+            out.print(
+                f"  {evidence.spec} {evidence.decision.verdict}: {'; '.join(evidence.decision.reasons)}",
+                highlight=False,
+                markup=False,
+            )

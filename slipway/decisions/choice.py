@@ -1,0 +1,134 @@
+"""Which of the candidates on one target is chosen, which are tied with it, and which lie on the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from slipway.config import Objective
+from slipway.records import Accuracy, Decision, Evidence, Interval, Record, Timing, Verdict
+
+
+class Choice(Record):
+    """The choice on one target, by digest.
+
+    ``tied`` are the others as good as the chosen one, best tie-break first; ``pareto`` is the front over accuracy drop
+    and median latency, fastest first.
+    """
+
+    decision: Decision
+    chosen: str | None
+    tied: tuple[str, ...]
+    pareto: tuple[str, ...]
+
+
+class _Measured(Record):
+    """A candidate with everything that choosing needs."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    accuracy: Accuracy
+    timing: Timing
+
+
+def choose(objective: Objective, candidates: Sequence[Evidence]) -> Choice:
+    """Of the candidates that passed, the best by ``objective``; ties go to accuracy, then size, then digest.
+
+    Tied are those whose interval overlaps the best one's. ``latency_p50_ms`` is compared as the paired speed-up over
+    the reference, which has an interval; the other objectives are compared plainly. Accuracy is the lower drop, which
+    holds for every metric. Without a choice: INCONCLUSIVE if a candidate was or lacks the objective, else FAIL if one
+    failed, else ERROR if one broke, else SKIPPED; no candidates at all are ERROR.
+    """
+    pareto = pareto_front(candidates)
+    ranked: list[tuple[Interval, _Measured]] = []
+    left_out: list[Evidence] = []
+    for evidence in candidates:
+        measured = _measured(evidence)
+        score = None if measured is None else _score(objective, measured)
+        if evidence.decision.verdict is Verdict.PASS and measured is not None and score is not None:
+            ranked.append((score, measured))
+        else:
+            left_out.append(evidence)
+    if not ranked:
+        return Choice(decision=_no_choice(objective, left_out), chosen=None, tied=(), pareto=pareto)
+    best, _ = max(ranked, key=lambda pair: pair[0].value)
+    chosen, *others = sorted((m for score, m in ranked if score.upper >= best.lower), key=_tie_break)
+    reasons = [f"{chosen.name} is best by {objective} of {len(ranked)} that passed: {_told(objective, chosen)}"]
+    reasons += [f"{m.name} is tied ({_told(objective, m)}); ties go to accuracy, then size" for m in others]
+    reasons += [_why_not(objective, e) for e in left_out if e.decision.verdict is Verdict.PASS]
+    return Choice(
+        decision=Decision(verdict=Verdict.PASS, reasons=tuple(reasons)),
+        chosen=chosen.digest,
+        tied=tuple(dict.fromkeys(m.digest for m in others if m.digest != chosen.digest)),
+        pareto=pareto,
+    )
+
+
+def pareto_front(candidates: Iterable[Evidence]) -> tuple[str, ...]:
+    """Digests of those to which no other is at least as good in drop and latency, and better in one."""
+    measured = [m for evidence in candidates if (m := _measured(evidence)) is not None]
+    points = {m.digest: (m.timing.latency.p50_ms, m.accuracy.drop) for m in measured}
+    front = []
+    lowest_drop = float("inf")
+    for point in sorted(set(points.values())):
+        if point[1] < lowest_drop:
+            lowest_drop = point[1]
+            front += sorted(digest for digest, own in points.items() if own == point)
+    return tuple(front)
+
+
+def _measured(evidence: Evidence) -> _Measured | None:
+    digest, size, accuracy, timing = evidence.digest, evidence.size_bytes, evidence.accuracy, evidence.timing
+    if digest is None or size is None or accuracy is None or timing is None:
+        return None
+    return _Measured(name=str(evidence.spec), digest=digest, size_bytes=size, accuracy=accuracy, timing=timing)
+
+
+def _score(objective: Objective, candidate: _Measured) -> Interval | None:
+    """The objective with its interval, higher is better; None where it was not measured."""
+    if objective == "latency_p50_ms":
+        return candidate.timing.speedup
+    value = _plain_value(objective, candidate)
+    if value is None:
+        return None
+    higher = value if objective == "throughput_per_s" else -value
+    return Interval(value=higher, lower=higher, upper=higher)
+
+
+def _plain_value(objective: Objective, candidate: _Measured) -> float | None:
+    match objective:
+        case "latency_p50_ms":
+            return candidate.timing.latency.p50_ms
+        case "latency_p99_ms":
+            return candidate.timing.latency.p99_ms
+        case "throughput_per_s":
+            return max(candidate.timing.throughput_per_s.values(), default=None)
+        case "size_bytes":
+            return candidate.size_bytes
+
+
+def _tie_break(candidate: _Measured) -> tuple[float, int, str]:
+    return candidate.accuracy.drop, candidate.size_bytes, candidate.digest
+
+
+def _told(objective: Objective, candidate: _Measured) -> str:
+    speedup, drop = candidate.timing.speedup, f"{candidate.accuracy.metric} drop {candidate.accuracy.drop:.4f}"
+    if objective == "latency_p50_ms":
+        return f"{speedup.value:.2f}x the reference's speed ({speedup.lower:.2f} to {speedup.upper:.2f}), {drop}"
+    return f"{objective} {_plain_value(objective, candidate):g}, {drop}"
+
+
+def _no_choice(objective: Objective, candidates: Sequence[Evidence]) -> Decision:
+    if not candidates:
+        return Decision(verdict=Verdict.ERROR, reasons=("no candidate was asked for",))
+    verdicts = {e.decision.verdict for e in candidates}
+    order = (Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.ERROR, Verdict.SKIPPED)
+    verdict = Verdict.INCONCLUSIVE if Verdict.PASS in verdicts else next(v for v in order if v in verdicts)
+    return Decision(verdict=verdict, reasons=tuple(_why_not(objective, e) for e in candidates))
+
+
+def _why_not(objective: Objective, evidence: Evidence) -> str:
+    verdict, reasons = evidence.decision.verdict, evidence.decision.reasons
+    if verdict is Verdict.PASS:
+        return f"{evidence.spec} passed but cannot be ranked: {objective} was not measured on it"
+    return f"{evidence.spec} {verdict}" + (f": {reasons[0]}" if reasons else "")

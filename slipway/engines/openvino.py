@@ -1,0 +1,150 @@
+"""Engine ``openvino``: Intel's runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions
+from slipway.engines.checks import bad_file, installed, require_names
+from slipway.engines.session import CheckedSession
+from slipway.errors import UnsupportedError
+from slipway.records import Form, Option, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    import openvino
+
+NAME = "openvino"
+MODEL = "model.xml"
+PRECISION_KEY = ["slipway", "inference_precision"]
+# Layers of the compiled graph that multiply and accumulate, and the names of their precisions.
+COMPUTE_LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq"}
+PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
+
+
+class OpenVinoEngine:
+    """Writes a directory with OpenVINO's IR, which carries the inference precision it is meant for."""
+
+    name: ClassVar[str] = NAME
+    form: ClassVar[Form] = Form.ONNX
+    suffix: ClassVar[str] = ""
+    refused: ClassVar[Mapping[str, str]] = {}
+
+    def availability(self) -> Availability:
+        """Whether OpenVINO is installed."""
+        return installed(NAME, "openvino", NAME)
+
+    def build(self, source: Path, out: Path, options: BuildOptions) -> dict[str, Option]:
+        """Convert ONNX to ``out/model.xml`` and ``out/model.bin``; the same source gives the same bytes.
+
+        Raises:
+            BadInputError: the source is not ONNX, or its names are not the signature's.
+            UnsupportedError: an operator is unknown to OpenVINO, or the variant is bf16 and this CPU has no bfloat16.
+        """
+        import openvino
+
+        core = openvino.Core()
+        precision = "bf16" if options.variant == "bf16" else "f32"
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise UnsupportedError(
+                f"engine {NAME} cannot execute bf16: this CPU has no bfloat16 instructions (AVX512-BF16 or AMX), "
+                "and would emulate them slower than fp32"
+            )
+        model = _read(core, source, "an ONNX model")
+        _keep_only_signature_names(model, source, options.signature)
+        _name_by_position(model)
+        model.set_rt_info(precision, PRECISION_KEY)
+        out.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(model, out / MODEL, compress_to_fp16=False)
+        return {"inference_precision": precision}
+
+    def load(self, path: Path, options: RunOptions) -> OpenVinoSession:
+        """Compile an IR that this engine built, for lowest latency and for any batch size.
+
+        Raises:
+            BadInputError: the directory is not one of this engine's.
+        """
+        import openvino
+
+        core = openvino.Core()
+        model = _read(core, path / MODEL, "an OpenVINO IR")
+        if not model.has_rt_info(PRECISION_KEY):
+            raise bad_file(NAME, path, "an OpenVINO IR that states its inference precision")
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": options.threads,
+            "INFERENCE_PRECISION_HINT": model.get_rt_info(PRECISION_KEY).value,
+        }
+        return OpenVinoSession(core.compile_model(model, "CPU", settings))
+
+
+class OpenVinoSession(CheckedSession):
+    """A compiled model with one reused infer request."""
+
+    def __init__(self, compiled: openvino.CompiledModel) -> None:
+        super().__init__(Signature(inputs=_specs(compiled.inputs), outputs=_specs(compiled.outputs)))
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._output_names = tuple(spec.name for spec in self.outputs)
+
+    def executed_precision(self) -> dict[str, int]:
+        """Layers of the compiled graph that multiply and accumulate, counted by the precision they run in."""
+        details = [operation.get_rt_info() for operation in self._compiled.get_runtime_model().get_ops()]
+        precisions = (d["runtimePrecision"].value for d in details if d["layerType"].value in COMPUTE_LAYERS)
+        return dict(Counter(PRECISIONS.get(precision, precision) for precision in precisions))
+
+    def _run(self, arrays: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+        outputs = self._request.infer(dict(arrays), share_inputs=True)
+        return dict(zip(self._output_names, outputs.to_tuple(), strict=True))
+
+    def _close(self) -> None:
+        del self._request, self._compiled
+
+
+def _read(core: openvino.Core, path: Path, wanted: str) -> openvino.Model:
+    if not path.is_file():
+        raise bad_file(NAME, path, wanted)
+    try:
+        return core.read_model(path)
+    except RuntimeError as error:
+        if "OpConversionFailure" in str(error):
+            reason = str(error).strip().splitlines()[-1]
+            raise UnsupportedError(f"engine {NAME} cannot execute this model: {reason}") from error
+        raise bad_file(NAME, path, wanted) from error
+
+
+def _keep_only_signature_names(model: openvino.Model, source: Path, signature: Signature) -> None:
+    """A tensor may have several names here (one per fused ONNX node); keep the one that the signature knows."""
+    for kind, ports, specs in (
+        ("inputs", model.inputs, signature.inputs),
+        ("outputs", model.outputs, signature.outputs),
+    ):
+        wanted = {spec.name for spec in specs}
+        found = [(port.get_names() & wanted or port.get_names()) for port in ports]
+        require_names(source, kind, (min(names) for names in found), specs)
+        for port, spec in zip(ports, specs, strict=True):
+            port.set_names({spec.name})
+
+
+def _name_by_position(model: openvino.Model) -> None:
+    """Operations without a name get one from a counter of the process, which would make the bytes differ."""
+    for position, operation in enumerate(model.get_ordered_ops()):
+        if operation.get_friendly_name() == operation.get_name():
+            operation.set_friendly_name(f"{operation.get_type_name()}.{position}")
+
+
+def _specs(ports: list[openvino.ConstOutput]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            name=port.get_any_name(),
+            dtype=port.get_element_type().to_dtype().name,
+            shape=tuple(-1 if size.is_dynamic else size.get_length() for size in port.get_partial_shape()),
+        )
+        for port in ports
+    )

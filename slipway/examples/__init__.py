@@ -1,0 +1,32 @@
+"""Examples that need nothing of one's own: their data, a trained model and parameters; each imported when asked for."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from slipway.errors import BadInputError
+from slipway.examples.recipe import Example, Reporter
+
+__all__ = ["EXAMPLES", "Example", "Reporter", "example"]
+
+EXAMPLES = {
+    "digits": "slipway.examples.digits:EXAMPLE",
+    "cifar10": "slipway.examples.cifar10:EXAMPLE",
+}
+
+
+def example(name: str) -> Example:
+    """The example called ``name``.
+
+    Raises:
+        BadInputError: there is none; those that exist are told.
+    """
+    if name not in EXAMPLES:
+        close = difflib.get_close_matches(name, EXAMPLES, n=1)
+        nearest = f", did you mean {close[0]!r}?" if close else ""
+        raise BadInputError(f"unknown example {name!r}{nearest}; known: {', '.join(EXAMPLES)}")
+    module, _, attribute = EXAMPLES[name].partition(":")
+    found = getattr(import_module(module), attribute)
+    assert isinstance(found, Example)
+    return found

@@ -1,0 +1,148 @@
+"""Metrics by name: what a model's outputs are worth against the target."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from slipway.errors import BadInputError, RejectedError
+from slipway.measure.arrays import Array
+from slipway.measure.formulas import (
+    Indices,
+    Scores,
+    Statistic,
+    absolute_errors,
+    auroc,
+    cosines,
+    macro_f1,
+    root_mean_square,
+    top_k_hits,
+)
+
+Kind: TypeAlias = Literal["binary", "mean", "set"]
+ScoreRule: TypeAlias = Callable[[Array, Array], Scores]
+StatisticRule: TypeAlias = Callable[[Array, Array], Statistic]
+
+KNOWN = ("top1", "topk:K", "macro_f1", "auroc", "mae", "rmse", "cosine", "package.module:function")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric over outputs (n, ...) and a target of n entries.
+
+    ``kind`` is "binary" (the mean of a 0/1 score per example), "mean" (of a real score per example) or "set" (defined
+    on a set of examples only).
+    """
+
+    name: str
+    kind: Kind
+    higher_is_better: bool
+    score_rule: ScoreRule | None
+    statistic_rule: StatisticRule
+
+    def scores(self, outputs: Array, target: Array) -> Scores | None:
+        """One score per example, shape (n,); None for a "set" metric. Raises as `value` does."""
+        _check(self.name, outputs, target)
+        return None if self.score_rule is None else self.score_rule(outputs, target)
+
+    def statistic(self, outputs: Array, target: Array) -> Statistic:
+        """The metric as a function of indices into the examples, with repeats. Raises as `value` does."""
+        _check(self.name, outputs, target)
+        return self.statistic_rule(outputs, target)
+
+    def value(self, outputs: Array, target: Array) -> float:
+        """The metric over all examples.
+
+        Raises:
+            BadInputError: the set is empty, shapes do not fit, or a label is none of the outputs' classes.
+            RejectedError: outputs hold NaN; the number of such examples is told.
+        """
+        return self.statistic(outputs, target)(np.arange(len(target)))
+
+
+def metric(name: str) -> Metric:
+    """The metric called ``name``: one of `KNOWN`, K being a whole number from 1.
+
+    ``package.module:function`` is called as function(outputs, target) -> float; higher is better.
+
+    Raises:
+        BadInputError: there is no such metric; the nearest is named.
+    """
+    if name.startswith("topk:"):
+        return _per_example(name, "binary", True, partial(top_k_hits, k=_positive(name)))
+    if name in _NAMED:
+        return _NAMED[name]
+    if ":" in name:
+        return Metric(name, "set", True, None, _own_rule(name))
+    close = difflib.get_close_matches(name, KNOWN, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ""
+    raise BadInputError(f"unknown metric {name!r}{hint}; known: {', '.join(KNOWN)}")
+
+
+def _per_example(name: str, kind: Kind, higher_is_better: bool, rule: ScoreRule) -> Metric:
+    def mean_score(outputs: Array, target: Array) -> Statistic:
+        scores = rule(outputs, target)
+        return lambda examples: float(scores[examples].mean())
+
+    return Metric(name, kind, higher_is_better, rule, mean_score)
+
+
+_NAMED = {
+    "top1": _per_example("top1", "binary", True, partial(top_k_hits, k=1)),
+    "macro_f1": Metric("macro_f1", "set", True, None, macro_f1),
+    "auroc": Metric("auroc", "set", True, None, auroc),
+    "mae": _per_example("mae", "mean", False, absolute_errors),
+    "rmse": Metric("rmse", "set", False, None, root_mean_square),
+    "cosine": _per_example("cosine", "mean", True, cosines),
+}
+
+
+def _positive(name: str) -> int:
+    digits = name.removeprefix("topk:")
+    if not digits.isascii() or not digits.isdigit() or int(digits) < 1:
+        raise BadInputError(f"metric {name!r} needs a whole number from 1 after 'topk:'; write for example topk:5")
+    return int(digits)
+
+
+def _own_rule(name: str) -> StatisticRule:
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInputError(f"metric {name!r} cannot be imported: {error}; is its package on PYTHONPATH?") from error
+    if not callable(function):
+        raise BadInputError(f"metric {name!r} is a {type(function).__name__}, not a function of (outputs, target)")
+
+    def rule(outputs: Array, target: Array) -> Statistic:
+        def on(examples: Indices) -> float:
+            try:
+                value = float(function(outputs[examples], target[examples]))
+            except Exception as error:
+                raise BadInputError(
+                    f"metric {name!r} failed: {type(error).__name__}: {error}; mend the function"
+                ) from error
+            if math.isnan(value):
+                raise BadInputError(f"metric {name!r} gave NaN over {len(examples)} examples; mend the function")
+            return value
+
+        return on
+
+    return rule
+
+
+def _check(name: str, outputs: Array, target: Array) -> None:
+    if len(target) == 0:
+        raise BadInputError(f"metric {name!r} over an empty set is undefined; give test data")
+    if len(outputs) != len(target):
+        raise BadInputError(f"metric {name!r} needs one target per example, found {len(outputs)} and {len(target)}")
+    if outputs.dtype.kind == "f":
+        broken = int(np.isnan(outputs.reshape(len(outputs), -1)).any(axis=1).sum())
+        if broken:
+            raise RejectedError(f"outputs hold NaN in {broken} of {len(outputs)} examples; the candidate is broken")

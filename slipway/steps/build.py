@@ -1,0 +1,49 @@
+"""Build one engine file for one target."""
+
+from __future__ import annotations
+
+from slipway.engines import engine
+from slipway.engines.base import BuildOptions
+from slipway.errors import UnsupportedError
+from slipway.records import Built, CandidateSpec, Failure, ModelSource, Signature, VariantFile
+from slipway.steps.outcomes import failure
+from slipway.stores.objects import ObjectStore
+
+
+def build(objects: ObjectStore, spec: CandidateSpec, file: VariantFile, signature: Signature) -> Built:
+    """Build the engine file of ``spec`` from ``file``.
+
+    Raises:
+        UnsupportedError: the engine is not available here, or cannot execute the variant.
+    """
+    runtime = engine(spec.engine)
+    with objects.new_dir() as folder:
+        out = folder / f"engine{runtime.suffix}"
+        options = runtime.build(
+            objects.path(file.artifact), out, BuildOptions(variant=spec.variant, signature=signature)
+        )
+        return Built(
+            spec=spec,
+            artifact=objects.put(out),
+            options=options,
+            engine_version=runtime.availability().version or "",
+            notes=file.notes,
+        )
+
+
+def refusal(spec: CandidateSpec) -> Failure | None:
+    """That the engine of ``spec`` never executes its variant, which saves making the variant for it; else None."""
+    reason = engine(spec.engine).refused.get(spec.variant)
+    if reason is None:
+        return None
+    return failure("build", UnsupportedError(f"engine {spec.engine} cannot execute {spec.variant}: {reason}"))
+
+
+def reference_of(source: ModelSource, target: str) -> Built:
+    """The reference of a target: the fetched program as it is, run by eager fp32 PyTorch."""
+    return Built(
+        spec=CandidateSpec(target=target, variant="fp32", engine="torch"),
+        artifact=source.program,
+        options={},
+        engine_version=engine("torch").availability().version or "",
+    )

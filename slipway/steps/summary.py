@@ -1,0 +1,195 @@
+"""A release as one JSON object (the contract of ``slipway release --json``) and as a Markdown report for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from slipway.records import Evidence, Release, TargetOutcome
+
+
+def release_json(release: Release, registered: Mapping[str, str], seconds: float) -> dict[str, object]:
+    """The object that ``slipway release --json`` prints; ``registered`` maps a target to its engine's registry URI."""
+    return {
+        "model": release.model.uri,
+        "model_sha256": release.model.digest,
+        "data_md5": release.data_md5,
+        "code_revision": release.code_revision,
+        "seconds": round(seconds, 2),
+        "targets": {t.target: _target_json(t, release.metric, registered.get(t.target)) for t in release.targets},
+    }
+
+
+def _target_json(outcome: TargetOutcome, metric: str, registered: str | None) -> dict[str, object]:
+    latency = outcome.reference_latency
+    return {
+        "verdict": outcome.decision.verdict,
+        "reasons": list(outcome.decision.reasons),
+        "chosen": outcome.chosen,
+        "hardware": outcome.hardware.model_dump(mode="json"),
+        "reference": {
+            "metric": metric,
+            "value": outcome.reference_value,
+            "latency_p50_ms": latency.p50_ms if latency else None,
+            "latency_p99_ms": latency.p99_ms if latency else None,
+        },
+        "candidates": [
+            candidate_json(evidence, registered if is_chosen(outcome, evidence) else None)
+            for evidence in outcome.candidates
+        ],
+    }
+
+
+def is_chosen(outcome: TargetOutcome, evidence: Evidence) -> bool:
+    """Whether ``evidence`` is the chosen candidate's."""
+    return evidence.digest is not None and evidence.digest == outcome.chosen
+
+
+def candidate_json(evidence: Evidence, registered: str | None) -> dict[str, object]:
+    """One candidate as JSON; what was not measured is null."""
+    accuracy, parity, timing = evidence.accuracy, evidence.parity, evidence.timing
+    return {
+        "digest": evidence.digest,
+        "variant": evidence.spec.variant,
+        "engine": evidence.spec.engine,
+        "options": evidence.options,
+        "verdict": evidence.decision.verdict,
+        "reasons": list(evidence.decision.reasons),
+        "size_bytes": evidence.size_bytes,
+        "accuracy": accuracy and accuracy.model_dump(include={"value", "drop", "drop_upper", "n"}),
+        "parity": parity and parity.model_dump(include={"max_abs_diff", "top1_agreement"}),
+        "latency": timing and timing.latency.model_dump(include={"p50_ms", "p90_ms", "p99_ms", "samples"}),
+        "throughput_per_s": timing.throughput_per_s if timing else {},
+        "speedup": timing.speedup.value if timing else None,
+        "executed_precision": evidence.executed_precision,
+        "registered": registered,
+    }
+
+
+def explanation(evidence: Evidence) -> dict[str, list[str]]:
+    """Everything known about one candidate, under headings, for a person to read."""
+    sections = {
+        "What it is": [
+            f"engine file sha256 {evidence.digest or 'none: it was never built'}",
+            f"{evidence.spec.engine} {evidence.engine_version or ''}, options {evidence.options or 'none'}",
+            f"made from {evidence.model_uri}, model sha256 {evidence.model_digest}",
+            f"test data md5 {evidence.data_md5}, calibration md5 {evidence.calibration_md5 or 'none'}",
+            f"code revision {evidence.code_revision}",
+            f"measured on {evidence.hardware.cpu}, {evidence.hardware.cores} cores",
+            *evidence.notes,
+        ],
+        "Gates": [
+            f"{name}: {gate.verdict}: {reason}" for name, gate in evidence.gates.items() for reason in gate.reasons
+        ],
+    }
+    return sections | {"Accuracy": _accuracy_lines(evidence), "Speed": _speed_lines(evidence)}
+
+
+def _accuracy_lines(evidence: Evidence) -> list[str]:
+    accuracy, parity = evidence.accuracy, evidence.parity
+    if accuracy is None or parity is None:
+        return ["not measured"]
+    return [
+        f"{accuracy.metric} {accuracy.value:.4f}, reference {accuracy.reference_value:.4f}, n={accuracy.n}",
+        f"drop {accuracy.drop:+.4f}, between {accuracy.drop_lower:+.4f} and {accuracy.drop_upper:+.4f} "
+        f"(each bound at {accuracy.confidence:.0%}, {accuracy.method})",
+        f"changed answers: {accuracy.flips if accuracy.flips is not None else 'not applicable'}; "
+        f"worst class: {accuracy.worst_class or 'not applicable'}",
+        f"outputs differ by at most {parity.max_abs_diff:.4g}, cosine {parity.cosine:.6f}",
+    ]
+
+
+def _speed_lines(evidence: Evidence) -> list[str]:
+    timing = evidence.timing
+    if timing is None:
+        return ["not measured"]
+    latency, reference, speedup = timing.latency, timing.reference_latency, timing.speedup
+    executed = ", ".join(f"{count} in {name}" for name, count in evidence.executed_precision.items())
+    return [
+        f"p50 {latency.p50_ms:.3f} ms, batch {latency.batch}, {latency.threads} threads, {latency.samples} samples; "
+        f"reference {reference.p50_ms:.3f} ms with {reference.threads} threads",
+        f"{speedup.value:.2f}x the reference's speed, 95% interval {speedup.lower:.2f} to {speedup.upper:.2f}",
+        f"compute layers executed: {executed or 'this runtime does not tell'}",
+        f"examples per second by batch: {timing.throughput_per_s}",
+        f"loads in {timing.load_seconds:.2f} s, peak memory {timing.peak_rss_bytes / 2**20:.0f} MiB",
+        f"host load {timing.host_load.load_1m_before:.1f} before, {timing.host_load.load_1m_after:.1f} after, "
+        f"steal {timing.host_load.steal_share:.1%}",
+    ]
+
+
+def metrics_json(release: Release) -> dict[str, object]:
+    """The figures that ``dvc metrics`` compares: per target and candidate, what was measured."""
+    return {
+        outcome.target: {
+            str(evidence.spec): {
+                "accuracy": evidence.accuracy.value,
+                "drop": evidence.accuracy.drop,
+                "drop_upper": evidence.accuracy.drop_upper,
+                "latency_p50_ms": evidence.timing.latency.p50_ms,
+                "latency_p99_ms": evidence.timing.latency.p99_ms,
+                "speedup": evidence.timing.speedup.value,
+                "size_bytes": evidence.size_bytes,
+                "chosen": is_chosen(outcome, evidence),
+            }
+            for evidence in outcome.candidates
+            if evidence.accuracy and evidence.timing
+        }
+        for outcome in release.targets
+    }
+
+
+HEADINGS = ("", "variant", "engine", "accuracy", "drop ≤", "p50 ms", "p99 ms", "speed-up", "size MB", "verdict")
+
+
+def candidate_row(evidence: Evidence, chosen: bool) -> tuple[str, ...]:
+    """One line of the table that people read, cells as ``HEADINGS`` names them."""
+    accuracy, timing = evidence.accuracy, evidence.timing
+    p99 = timing.latency.p99_ms if timing else None
+    return (
+        "►" if chosen else "",
+        evidence.spec.variant,
+        evidence.spec.engine,
+        f"{accuracy.value:.4f}" if accuracy else "-",
+        f"{accuracy.drop_upper:+.4f}" if accuracy else "-",
+        f"{timing.latency.p50_ms:.3f}" if timing else "-",
+        f"{p99:.3f}" if p99 is not None else "-",
+        f"{timing.speedup.value:.2f}x [{timing.speedup.lower:.2f}, {timing.speedup.upper:.2f}]" if timing else "-",
+        f"{evidence.size_bytes / 1e6:.2f}" if evidence.size_bytes is not None else "-",
+        str(evidence.decision.verdict),
+    )
+
+
+def markdown(release: Release) -> str:
+    """The release report: one section and table per target, then the reasons of all that did not pass."""
+    lines = [
+        f"# Release of {release.model.uri}",
+        "",
+        f"- model sha256 `{release.model.digest}`",
+        f"- test data md5 `{release.data_md5}`, metric {release.metric}",
+        f"- code revision `{release.code_revision}`",
+    ]
+    for outcome in release.targets:
+        lines += ["", f"## Target {outcome.target}: {outcome.decision.verdict}", ""]
+        lines += [f"- {reason}" for reason in outcome.decision.reasons]
+        lines += [f"- measured on {outcome.hardware.cpu}, {outcome.hardware.cores} cores", ""]
+        lines += [_line(HEADINGS), _line("---" for _ in HEADINGS), _line(reference_row(outcome))]
+        lines += [_line(candidate_row(e, is_chosen(outcome, e))) for e in outcome.candidates]
+        lines += [""]
+        lines += [
+            f"- {evidence.spec}: {reason}"
+            for evidence in outcome.candidates
+            if evidence.decision.verdict != "PASS"
+            for reason in evidence.decision.reasons
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def reference_row(outcome: TargetOutcome) -> tuple[str, ...]:
+    """The reference as a line of the same table."""
+    latency = outcome.reference_latency
+    p50 = f"{latency.p50_ms:.3f}" if latency else "-"
+    p99 = f"{latency.p99_ms:.3f}" if latency and latency.p99_ms is not None else "-"
+    return ("", "reference", "eager fp32", f"{outcome.reference_value:.4f}", "", p50, p99, "1", "", "")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

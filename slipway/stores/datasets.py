@@ -1,0 +1,153 @@
+"""Data sets as directories of npz shards: arrays named as the model's inputs, plus ``target``, examples first."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.errors import BadInputError
+
+Array: TypeAlias = npt.NDArray[np.generic]
+TARGET = "target"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some consecutive examples: inputs by name, each of shape (examples, ...), and their targets."""
+
+    inputs: dict[str, Array]
+    target: Array | None
+
+    def __len__(self) -> int:
+        """How many examples the batch holds."""
+        return len(next(iter(self.inputs.values())))
+
+
+def shards(directory: Path) -> list[Path]:
+    """The npz files of ``directory``, sorted by name.
+
+    Raises:
+        BadInputError: there are none.
+    """
+    found = sorted(directory.glob("*.npz"))
+    if not found:
+        raise BadInputError(f"data {directory} holds no .npz shards; write some, with one array per model input")
+    return found
+
+
+def batches(
+    directory: Path, input_names: Sequence[str], batch_size: int, *, with_target: bool = True
+) -> Iterator[Batch]:
+    """Stream the examples in order, one shard in memory at a time; a shard's last batch may be smaller.
+
+    Raises:
+        BadInputError: naming the file and array that is missing, unreadable, not finite, of another length, dtype or
+            shape than the others.
+    """
+    first: dict[str, Array] | None = None
+    for path in shards(directory):
+        arrays = _read(path, input_names, with_target=with_target)
+        first = first or {name: array[:0] for name, array in arrays.items()}
+        _check_alike(path, arrays, first)
+        inputs = {name: arrays[name] for name in input_names}
+        target = arrays[TARGET] if with_target else None
+        for start in range(0, len(inputs[input_names[0]]), batch_size):
+            part = slice(start, start + batch_size)
+            yield Batch({name: array[part] for name, array in inputs.items()}, None if target is None else target[part])
+
+
+def examples(directory: Path, input_names: Sequence[str], n: int) -> dict[str, Array]:
+    """The inputs of the first ``n`` examples, or of all if there are fewer; shapes (n, ...)."""
+    parts: list[Batch] = []
+    for batch in batches(directory, input_names, n, with_target=False):
+        parts.append(batch)
+        if sum(map(len, parts)) >= n:
+            break
+    return {name: np.concatenate([part.inputs[name] for part in parts])[:n] for name in input_names}
+
+
+def write_shards(directory: Path, inputs: Mapping[str, Array], target: Array, shard_size: int) -> list[Path]:
+    """Write ``directory`` anew as shards of up to ``shard_size`` examples; the same arrays give the same bytes.
+
+    Readers never see half of it: it is written beside and renamed into place.
+
+    Raises:
+        BadInputError: there are no examples, an array is not finite, or the lengths differ.
+    """
+    arrays = {**inputs, TARGET: target}
+    _check(directory, arrays)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
+        fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+        fresh.mkdir()
+        for index, start in enumerate(range(0, len(target), shard_size)):
+            part = {name: array[start : start + shard_size] for name, array in arrays.items()}
+            # savez stamps every member with 1980-01-01, so that the bytes depend on the arrays alone.
+            np.savez(fresh / f"shard-{index:05d}.npz", allow_pickle=False, **part)
+        if directory.exists():
+            directory.rename(old)
+        fresh.rename(directory)
+    return shards(directory)
+
+
+def overlap(a: Path, b: Path, input_names: Sequence[str]) -> int:
+    """How many examples of ``a`` are also in ``b``, told by a hash of all their inputs."""
+    in_b = set(_example_hashes(b, input_names))
+    return sum(example in in_b for example in _example_hashes(a, input_names))
+
+
+def _example_hashes(directory: Path, input_names: Sequence[str]) -> Iterator[bytes]:
+    for batch in batches(directory, input_names, batch_size=1024, with_target=False):
+        for index in range(len(batch)):
+            state = hashlib.blake2b(digest_size=16)
+            for name in input_names:
+                state.update(np.ascontiguousarray(batch.inputs[name][index]).tobytes())
+            yield state.digest()
+
+
+def _read(path: Path, input_names: Sequence[str], *, with_target: bool) -> dict[str, Array]:
+    """All arrays of one shard, checked."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"cannot read shard {path}: {' '.join(str(error).split())}; write it again") from error
+    for name in (*input_names, *([TARGET] if with_target else [])):
+        if name not in arrays:
+            raise BadInputError(f"{path} has no array {name!r}, only {', '.join(sorted(arrays)) or 'none'}; add it")
+    _check(path, arrays)
+    return arrays
+
+
+def _check(path: Path, arrays: Mapping[str, Array]) -> None:
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    for name, length in lengths.items():
+        if length == 0:
+            raise BadInputError(f"{path}: array {name!r} holds no examples; leave empty shards out")
+        if np.issubdtype(arrays[name].dtype, np.inexact) and not np.isfinite(arrays[name]).all():
+            raise BadInputError(f"{path}: array {name!r} holds NaN or infinity; clean the data")
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise BadInputError(f"{path}: arrays differ in length ({told}); one entry per example is needed")
+
+
+def _check_alike(path: Path, arrays: Mapping[str, Array], first: Mapping[str, Array]) -> None:
+    if arrays.keys() != first.keys():
+        raise BadInputError(
+            f"{path} has arrays {', '.join(sorted(arrays))}, the first shard {', '.join(sorted(first))}; "
+            "make them alike"
+        )
+    for name, array in arrays.items():
+        if (array.dtype, array.shape[1:]) != (first[name].dtype, first[name].shape[1:]):
+            raise BadInputError(
+                f"{path}: array {name!r} is {array.dtype}{list(array.shape[1:])} per example, in the first shard "
+                f"{first[name].dtype}{list(first[name].shape[1:])}; make them alike"
+            )

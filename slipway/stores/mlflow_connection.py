@@ -1,0 +1,277 @@
+"""The border to MLflow: a quiet client, runs that always end, and errors in Slipway's own words."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from slipway.errors import BadInputError, InfrastructureError, RejectedError, SlipwayError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import Model, ModelSignature
+
+    from slipway.records import Signature, TensorSpec
+
+CHECK_SECONDS = 3.0
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Bordered(Protocol):
+    """What ``at_border`` needs of its object."""
+
+    @property
+    def tracking_uri(self) -> str:
+        """The store that messages name."""
+        ...
+
+
+S = TypeVar("S", bound=Bordered)
+
+
+def embedded(root: Path) -> tuple[str, Path | None]:
+    """Tracking URI and artifact root: what MLFLOW_TRACKING_URI names, else SQLite and files under ``root``."""
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri, None
+    return f"sqlite:///{root.resolve()}/mlflow.db", root.resolve() / "mlartifacts"
+
+
+def at_border(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Turn what MLflow and its database raise inside ``method`` into one of Slipway's errors, in one line."""
+
+    @functools.wraps(method)
+    def wrapped(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        import_mlflow()
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return method(self, *args, **kwargs)
+        except SlipwayError:
+            raise
+        except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+            raise _translated(error, self.tracking_uri) from error
+
+    return wrapped
+
+
+def _translated(error: Exception, uri: str) -> SlipwayError:
+    text = f"MLflow at {_without_password(uri)}: {' '.join(str(error).split())[:400]}"
+    code = getattr(error, "error_code", None)
+    if code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+        return BadInputError(f"{text}; check the name and version")
+    if code == "PERMISSION_DENIED":
+        return RejectedError(f"{text}; ask for EDIT permission on this model")
+    if code == "UNAUTHENTICATED":
+        return BadInputError(f"{text}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+    return InfrastructureError(f"{text}; check that the store is up and MLFLOW_TRACKING_URI is right")
+
+
+def _without_password(uri: str) -> str:
+    parts = urlsplit(uri)
+    return uri if parts.password is None else uri.replace(f":{parts.password}@", ":***@")
+
+
+@functools.cache
+def import_mlflow() -> None:
+    """Import MLflow with telemetry, progress bars and INFO logs off."""
+    os.environ.update(QUIET)
+    with warnings.catch_warnings():
+        # MLflow's own classes carry hints that its own check warns about, at import.
+        warnings.filterwarnings("ignore", r".*type hint is inferred as AnyType", UserWarning)
+        import mlflow.pyfunc  # noqa: F401 - for its effect
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+class Connection:
+    """One MLflow store; connects (and creates the database) at first use."""
+
+    def __init__(self, tracking_uri: str, artifact_root: Path | None) -> None:
+        self.tracking_uri = tracking_uri
+        self._artifact_root = artifact_root
+
+    @functools.cached_property
+    def client(self) -> MlflowClient:
+        """The client of this store, independent of MLflow's global settings."""
+        import_mlflow()
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.tracking_uri, self.tracking_uri)
+
+    def check(self) -> None:
+        """Ask the store for a sign of life; seconds at most.
+
+        Raises:
+            InfrastructureError: no answer; MLflow's own client would retry for minutes.
+        """
+        parts = urlsplit(self.tracking_uri)
+        scheme = parts.scheme.partition("+")[0]
+        try:
+            if scheme in {"http", "https"}:
+                with contextlib.suppress(urllib.error.HTTPError):  # an answer, even a refusal, is a sign of life
+                    url = self.tracking_uri.rstrip("/") + "/health"
+                    urllib.request.urlopen(url, timeout=CHECK_SECONDS).close()  # noqa: S310 - scheme checked above
+            elif scheme == "sqlite":
+                _check_writable(Path(self.tracking_uri.partition(":///")[2]).parent)
+            elif parts.hostname:
+                address = (parts.hostname, parts.port or PORTS.get(scheme, 0))
+                socket.create_connection(address, CHECK_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise InfrastructureError(
+                f"cannot reach MLflow at {_without_password(self.tracking_uri)}: {error}; start it, correct "
+                "MLFLOW_TRACKING_URI, or unset it to use the embedded store"
+            ) from error
+
+    def experiment(self, name: str) -> str:
+        """The experiment's id; it is created when missing."""
+        from mlflow.exceptions import MlflowException
+
+        if found := self.client.get_experiment_by_name(name):
+            return str(found.experiment_id)
+        location = self._artifact_root.resolve().as_uri() if self._artifact_root else None
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            if found := self.client.get_experiment_by_name(name):  # another process was first
+                return str(found.experiment_id)
+            raise
+
+    @contextlib.contextmanager
+    def run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+        """A run that ends FINISHED, or FAILED when anything is raised inside."""
+        run_id: str = self.client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
+        try:
+            yield run_id
+        except BaseException:
+            self.client.set_terminated(run_id, "FAILED")
+            raise
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def log_model(
+        self,
+        run_id: str,
+        name: str,
+        write: Callable[[str, Model], None],
+        *,
+        tags: Mapping[str, str],
+        params: Mapping[str, str],
+        model_type: str,
+    ) -> str:
+        """Log what ``write(directory, metadata)`` saves as a LoggedModel of the run; return its id."""
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model
+
+        experiment = self.client.get_run(run_id).info.experiment_id
+        model = self.client.create_logged_model(
+            experiment, name, source_run_id=run_id, tags=dict(tags), params=dict(params), model_type=model_type
+        )
+        model_id: str = model.model_id
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                directory = str(Path(scratch) / "model")
+                write(directory, Model(model.artifact_location, run_id, model_uuid=model_id, model_id=model_id))
+                self.client.log_model_artifacts(model_id, directory)
+            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        except BaseException:
+            self.client.finalize_logged_model(model_id, "FAILED")
+            raise
+        self.client.finalize_logged_model(model_id, "READY")
+        return model_id
+
+    def create_version(self, name: str, model_id: str, run_id: str | None, tags: Mapping[str, str]) -> str:
+        """A new version of the registered model ``name``, which is created when missing, with its tags at once."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # The SQL store resolves models:/m-... through MLflow's global URI. Setting that also exports
+        # MLFLOW_TRACKING_URI, which would make the embedded store look like one the person chose.
+        chosen = os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(self.tracking_uri)
+        if chosen is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = chosen
+        source = f"models:/{model_id}"
+        version = self.client.create_model_version(name, source, run_id, tags=dict(tags), model_id=model_id)
+        return str(version.version)
+
+    def versions(self, name: str, tag: tuple[str, str] | None = None) -> list[ModelVersion]:
+        """The versions of a registered model, newest first; those with the tag, if one is given."""
+        condition = f" and tags.`{tag[0]}` = '{tag[1]}'" if tag else ""
+        return _all_pages(
+            lambda token: self.client.search_model_versions(
+                f"name = '{name}'{condition}", order_by=["version_number DESC"], page_token=token
+            )
+        )
+
+    def search_runs(self, experiment: str, condition: str) -> list[Any]:
+        """The runs that meet MLflow's filter ``condition``, newest first."""
+        return _all_pages(
+            lambda token: self.client.search_runs(
+                [experiment], condition, order_by=["attributes.start_time DESC"], page_token=token
+            )
+        )
+
+    def download(self, artifact_uri: str, into: Path) -> Path:
+        """Copy an artifact file or directory into ``into``; return where it lies."""
+        from mlflow.artifacts import download_artifacts
+
+        return Path(download_artifacts(artifact_uri=artifact_uri, dst_path=str(into), tracking_uri=self.tracking_uri))
+
+    def read(self, artifact_uri: str) -> str:
+        """The text of an artifact file."""
+        with tempfile.TemporaryDirectory() as scratch:
+            return self.download(artifact_uri, Path(scratch)).read_text(encoding="utf-8")
+
+
+def mlflow_signature(signature: Signature) -> ModelSignature:
+    """The signature as MLflow spells it."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema
+    from mlflow.types import TensorSpec as MlflowTensorSpec
+
+    def schema(specs: tuple[TensorSpec, ...]) -> Schema:
+        return Schema([MlflowTensorSpec(np.dtype(spec.dtype), spec.shape, name=spec.name) for spec in specs])
+
+    return ModelSignature(inputs=schema(signature.inputs), outputs=schema(signature.outputs))
+
+
+def _check_writable(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(f"{directory} cannot be written to")
+
+
+def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        page = search(token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found

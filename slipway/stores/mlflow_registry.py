@@ -1,0 +1,201 @@
+"""The registry on MLflow: its tracking store, artifact store and model registry as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.errors import BadInputError, TamperedError
+from slipway.records import Evidence, Release, Signature
+from slipway.stores import mlflow_models, mlflow_releases
+from slipway.stores.mlflow_connection import Connection, at_border
+from slipway.stores.mlmodel import load_mlmodel
+from slipway.stores.objects import digest_of
+from slipway.stores.registry import (
+    CHALLENGER,
+    CHAMPION,
+    DIGEST_TAG,
+    EVIDENCE_TAG,
+    PREVIOUS,
+    ModelVersionRef,
+    RecordedRelease,
+    RegisteredEngine,
+    decision_tags,
+    evidence_sha256,
+    version_tags,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from mlflow.entities.model_registry import ModelVersion
+
+
+class MlflowRegistry:
+    """``slipway.stores.registry.Registry`` on an MLflow store.
+
+    ``pyfunc_code`` is the models-from-code file with which MLflow can load an engine by itself; ``artifact_root``
+    is where a store without a server keeps its files (None: where the server says).
+    """
+
+    def __init__(self, tracking_uri: str, artifact_root: Path | None, pyfunc_code: Path) -> None:
+        self.tracking_uri = tracking_uri
+        self._connection = Connection(tracking_uri, artifact_root)
+        self._pyfunc_code = pyfunc_code
+
+    def check(self) -> None:
+        """See ``Registry.check``."""
+        self._connection.check()
+
+    @at_border
+    def resolve(self, uri: str) -> ModelVersionRef:
+        """See ``Registry.resolve``."""
+        return mlflow_models.resolve(self._connection, uri)
+
+    @at_border
+    def download(self, ref: ModelVersionRef, into: Path) -> Path:
+        """See ``Registry.download``."""
+        return mlflow_models.download(self._connection, ref, into)
+
+    @at_border
+    def log_model(
+        self, module: torch.nn.Module, signature: Signature, example: Mapping[str, npt.NDArray[np.generic]], name: str
+    ) -> ModelVersionRef:
+        """See ``Registry.log_model``."""
+        return mlflow_models.log_model(self._connection, module, signature, example, name)
+
+    @at_border
+    def record_release(
+        self, release: Release, engine_paths: Mapping[str, Path], files: Sequence[Path]
+    ) -> RecordedRelease:
+        """See ``Registry.record_release``."""
+        return mlflow_releases.record_release(self._connection, self._pyfunc_code, release, engine_paths, files)
+
+    @at_border
+    def candidates(self, model_name: str, target: str | None) -> list[Evidence]:
+        """See ``Registry.candidates``."""
+        return mlflow_releases.candidates(self._connection, model_name, target)
+
+    @at_border
+    def find(self, digest_prefix: str) -> Evidence:
+        """See ``Registry.find``."""
+        return mlflow_releases.find(self._connection, digest_prefix)
+
+    @at_border
+    def register(self, name: str, release: RecordedRelease, evidence: Evidence) -> str:
+        """See ``Registry.register``."""
+        sha256 = evidence_sha256(evidence)
+        if sha256 not in release.model_ids:
+            raise BadInputError(
+                f"release {release.run_id} recorded no engine file for {evidence.spec}; record it first"
+            )
+        if known := self._connection.versions(name, (EVIDENCE_TAG, sha256)):
+            return str(known[0].version)
+        model = self._connection.client.get_logged_model(release.model_ids[sha256])
+        return self._connection.create_version(name, model.model_id, model.source_run_id, version_tags(evidence))
+
+    @at_border
+    def version(self, name: str, version: str) -> RegisteredEngine:
+        """See ``Registry.version``."""
+        found = self._version(name, version)
+        if EVIDENCE_TAG not in found.tags:
+            raise BadInputError(f"models:/{name}/{version} was not registered by Slipway: it carries no evidence")
+        evidence = mlflow_releases.read_record(self._connection, f"{self._location(found)}/evidence.json", Evidence)
+        if evidence_sha256(evidence) != found.tags[EVIDENCE_TAG]:
+            raise TamperedError(f"the evidence of models:/{name}/{version} was changed; release the model again")
+        return RegisteredEngine(
+            name=name,
+            version=str(found.version),
+            digest=found.tags[DIGEST_TAG],
+            aliases=tuple(sorted(found.aliases)),
+            tags=dict(found.tags),
+            evidence=evidence,
+        )
+
+    @at_border
+    def engine_path(self, name: str, version: str, into: Path) -> Path:
+        """See ``Registry.engine_path``."""
+        engine = self.version(name, version)
+        location = self._location(self._version(name, version))
+        flavors = load_mlmodel(self._connection.download(f"{location}/MLmodel", into).parent)["flavors"]
+        path = self._connection.download(
+            f"{location}/{flavors['python_function']['artifacts']['engine']['path']}", into
+        )
+        if digest_of(path) != engine.evidence.digest:
+            raise TamperedError(
+                f"the engine of models:/{name}/{version} should hash to {engine.digest[:12]} and does not; "
+                "do not serve it; release the model again"
+            )
+        return path
+
+    @at_border
+    def aliases(self, name: str) -> dict[str, str]:
+        """See ``Registry.aliases``."""
+        return mlflow_models.aliases_of(self._connection, name)
+
+    @at_border
+    def champion(self, name: str) -> str | None:
+        """See ``Registry.champion``."""
+        return mlflow_models.aliases_if_any(self._connection, name).get(CHAMPION)
+
+    @at_border
+    def tag(self, name: str, version: str, key: str, value: str) -> None:
+        """See ``Registry.tag``."""
+        self._connection.client.set_model_version_tag(name, version, key, value)
+
+    @at_border
+    def set_challenger(self, name: str, version: str) -> None:
+        """See ``Registry.set_challenger``."""
+        self._alias(name, CHALLENGER, version)
+
+    @at_border
+    def promote(self, name: str, version: str, approver: str | None, reason: str | None) -> None:
+        """See ``Registry.promote``."""
+        self._version(name, version)
+        aliases = self.aliases(name)
+        for key, value in decision_tags("promoted", approver, reason).items():
+            self.tag(name, version, key, value)
+        champion = aliases.get(CHAMPION)
+        if champion is not None and champion != version:
+            # Before the champion moves: from then on a rollback must know where to go.
+            self._alias(name, PREVIOUS, champion)
+        self._alias(name, CHAMPION, version)
+        if aliases.get(CHALLENGER) == version:
+            self._connection.client.delete_registered_model_alias(name, CHALLENGER)
+
+    @at_border
+    def reject(self, name: str, version: str, approver: str, reason: str) -> None:
+        """See ``Registry.reject``."""
+        self._version(name, version)
+        for key, value in decision_tags("rejected", approver, reason).items():
+            self.tag(name, version, key, value)
+        if self.aliases(name).get(CHALLENGER) == version:
+            self._connection.client.delete_registered_model_alias(name, CHALLENGER)
+
+    @at_border
+    def rollback(self, name: str) -> RegisteredEngine:
+        """See ``Registry.rollback``."""
+        aliases = self.aliases(name)
+        champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+        if previous is None:
+            raise BadInputError(f"{name} has no previous version to roll back to; champion is {champion or 'not set'}")
+        # Equal when a promotion or rollback was cut short: then the previous version serves already.
+        if champion is not None and champion != previous:
+            self.tag(name, champion, "slipway.decision", "rolled back")
+        self._alias(name, CHAMPION, previous)
+        self._connection.client.delete_registered_model_alias(name, PREVIOUS)
+        return self.version(name, previous)
+
+    def _alias(self, name: str, alias: str, version: str) -> None:
+        self._connection.client.set_registered_model_alias(name, alias, version)
+
+    def _version(self, name: str, version: str) -> ModelVersion:
+        ref = mlflow_models.resolve(self._connection, f"models:/{name}/{version}")
+        return self._connection.client.get_model_version(ref.name, ref.version)
+
+    def _location(self, version: ModelVersion) -> str:
+        location = self._connection.client.get_model_version_download_uri(version.name, version.version)
+        return str(location).rstrip("/")

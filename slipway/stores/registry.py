@@ -1,0 +1,228 @@
+"""What a model registry does for Slipway: source models in, evidence and engines out, aliases that say what serves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.errors import BadInputError
+from slipway.records import Evidence, Record, Release, Signature
+
+if TYPE_CHECKING:
+    import torch
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+EVIDENCE_TAG = "slipway.evidence_sha256"
+DIGEST_TAG = "slipway.digest"
+
+
+class ModelVersionRef(Record):
+    """A model version that exists; ``uri`` is ``models:/NAME/VERSION``, never an alias, which could move."""
+
+    name: str
+    version: str
+    uri: str
+
+
+class RecordedRelease(Record):
+    """A release in the registry: its run, and the logged model of each engine file by ``evidence_sha256``.
+
+    Not by engine digest: two targets may share the bytes and differ in everything measured.
+    """
+
+    run_id: str
+    model_ids: dict[str, str]
+
+
+class RegisteredEngine(Record):
+    """A version of a registered model ``NAME.TARGET``: one engine file and the evidence it was registered with."""
+
+    name: str
+    version: str
+    digest: str
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+    evidence: Evidence
+
+
+class Registry(Protocol):
+    """The registry's operations; each raises InfrastructureError when the store cannot be reached."""
+
+    def check(self) -> None:
+        """Find out within seconds whether the store can be reached."""
+        ...
+
+    def resolve(self, uri: str) -> ModelVersionRef:
+        """The version that ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS`` names now.
+
+        Raises:
+            BadInputError: malformed or not there; what exists is told.
+        """
+        ...
+
+    def download(self, ref: ModelVersionRef, into: Path) -> Path:
+        """Copy the version's logged model directory (with ``MLmodel``) into ``into``; return where it lies."""
+        ...
+
+    def log_model(
+        self, module: torch.nn.Module, signature: Signature, example: Mapping[str, npt.NDArray[np.generic]], name: str
+    ) -> ModelVersionRef:
+        """Register a source model in the pt2 format; the same weights give the version that holds them already.
+
+        ``example`` holds the inputs by name with a batch of at least 2: a batch of 1 would be exported as fixed.
+
+        Raises:
+            BadInputError: the module is in training mode, or the example does not fit.
+        """
+        ...
+
+    def record_release(
+        self, release: Release, engine_paths: Mapping[str, Path], files: Sequence[Path]
+    ) -> RecordedRelease:
+        """Record all evidence, every engine file (``engine_paths`` by digest), and the report's ``files``.
+
+        The same release recorded again returns the earlier record.
+
+        Raises:
+            BadInputError: an engine file is missing from ``engine_paths``.
+            TamperedError: an engine file's bytes differ from its digest.
+        """
+        ...
+
+    def register(self, name: str, release: RecordedRelease, evidence: Evidence) -> str:
+        """Make the candidate a version of ``name``, with its tags from the first moment; return the version.
+
+        The same evidence registered again returns the earlier version.
+
+        Raises:
+            BadInputError: the release recorded no engine file for this evidence.
+        """
+        ...
+
+    def version(self, name: str, version: str) -> RegisteredEngine:
+        """A registered engine with the evidence it was registered with.
+
+        Raises:
+            BadInputError: it does not exist, or was not registered by Slipway.
+            TamperedError: the stored evidence differs from the one that was registered.
+        """
+        ...
+
+    def engine_path(self, name: str, version: str, into: Path) -> Path:
+        """Copy the engine file (or directory) into ``into``.
+
+        Raises:
+            TamperedError: its bytes differ from the evidence's digest.
+        """
+        ...
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Version by alias.
+
+        Raises:
+            BadInputError: there is no such registered model.
+        """
+        ...
+
+    def champion(self, name: str) -> str | None:
+        """The version that serves; None where none does, or nothing is registered under ``name`` yet."""
+        ...
+
+    def tag(self, name: str, version: str, key: str, value: str) -> None:
+        """Set a tag of a version."""
+        ...
+
+    def set_challenger(self, name: str, version: str) -> None:
+        """Let ``challenger`` name the version."""
+        ...
+
+    def promote(self, name: str, version: str, approver: str | None, reason: str | None) -> None:
+        """Let ``champion`` name the version, and ``previous`` the champion until now; repeating it is harmless."""
+        ...
+
+    def reject(self, name: str, version: str, approver: str, reason: str) -> None:
+        """Tag the version as rejected, and let it be challenger no more; repeating it is harmless."""
+        ...
+
+    def rollback(self, name: str) -> RegisteredEngine:
+        """Let ``champion`` name the previous version again; return it. The version left is tagged as rolled back.
+
+        Raises:
+            BadInputError: there is no previous version.
+        """
+        ...
+
+    def candidates(self, model_name: str, target: str | None) -> list[Evidence]:
+        """All evidence on a model's candidates, the newest release first."""
+        ...
+
+    def find(self, digest_prefix: str) -> Evidence:
+        """The newest evidence on the one candidate whose digest starts so.
+
+        Raises:
+            BadInputError: no candidate does, or several do.
+        """
+        ...
+
+
+def canonical_json(record: Record) -> str:
+    """The record as JSON with sorted keys, so that equal records give equal bytes."""
+    return json.dumps(record.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def evidence_sha256(evidence: Evidence) -> str:
+    """The sha256 of the evidence's canonical JSON."""
+    return hashlib.sha256(canonical_json(evidence).encode()).hexdigest()
+
+
+def release_key(release: Release) -> str:
+    """The sha256 of everything in the release: equal for, and only for, the same outcome."""
+    return hashlib.sha256(canonical_json(release).encode()).hexdigest()
+
+
+def version_tags(evidence: Evidence) -> dict[str, str]:
+    """The tags with which an engine is registered."""
+    return {
+        DIGEST_TAG: evidence.digest or "",
+        "slipway.verdict": evidence.decision.verdict.value,
+        "slipway.source_model": evidence.model_uri,
+        "slipway.data_md5": evidence.data_md5,
+        "slipway.model_sha256": evidence.model_digest,
+        "slipway.code_revision": evidence.code_revision,
+        EVIDENCE_TAG: evidence_sha256(evidence),
+    }
+
+
+def decision_tags(decision: str, approver: str | None, reason: str | None) -> dict[str, str]:
+    """The tags that tell who decided what about a version, and why."""
+    tags = {"slipway.decision": decision, "slipway.approver": approver, "slipway.reason": reason}
+    return {key: value for key, value in tags.items() if value is not None}
+
+
+def parse_model_uri(uri: str) -> tuple[str, str | None, str | None]:
+    """Name, version and alias of ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``; one of the last two is None.
+
+    Raises:
+        BadInputError: the URI has neither form.
+    """
+    match = re.fullmatch(r"models:/([^/@:'\"]+)(?:/(\d+)|@([^/@]+))", uri)
+    if match is None:
+        raise BadInputError(f"model URI {uri!r} is malformed; give models:/NAME/VERSION or models:/NAME@ALIAS")
+    return match[1], match[2], match[3]
+
+
+def check_digest_prefix(prefix: str) -> None:
+    """Refuse what cannot be the start of a sha256.
+
+    Raises:
+        BadInputError: it is shorter than 4 characters or not lower-case hexadecimal.
+    """
+    if not re.fullmatch("[0-9a-f]{4,64}", prefix):
+        raise BadInputError(f"digest {prefix!r} is not 4 to 64 lower-case hexadecimal digits; see `slipway candidates`")

@@ -1,0 +1,140 @@
+"""The bf16 variant: weights and compute in bfloat16, inputs and outputs as the signature says."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.errors import UnsupportedError
+from slipway.records import Signature
+
+if TYPE_CHECKING:
+    import torch
+
+Arrays: TypeAlias = Mapping[str, npt.NDArray[np.generic]]
+
+
+def to_bf16(module: torch.nn.Module, example: Arrays, signature: Signature) -> torch.nn.Module:
+    """A bfloat16 copy of an exported GraphModule or a ScriptModule, of the same kind; the given module stays as it is.
+
+    Float inputs are cast in and float outputs cast back. Float32 that the graph itself names (casts, new tensors)
+    becomes bfloat16 too.
+
+    Raises:
+        UnsupportedError: the module is of another kind, or its bfloat16 form does not run on the example.
+    """
+    import torch
+
+    inputs = tuple(torch.from_numpy(np.array(example[spec.name], order="C")) for spec in signature.inputs)
+    try:
+        with torch.no_grad():
+            converted = _script(module, inputs, signature) if _is_script(module) else _graph(module)
+            converted(*inputs)
+    except UnsupportedError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        cause = lines[-1 if _is_script(module) else 0]  # TorchScript tells its own stack first
+        raise UnsupportedError(f"bf16: the model does not run in bfloat16: {cause}") from error
+    return converted
+
+
+def _is_script(module: torch.nn.Module) -> bool:
+    import torch
+
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _graph(module: torch.nn.Module) -> torch.fx.GraphModule:
+    import torch
+
+    if not isinstance(module, torch.fx.GraphModule):
+        raise UnsupportedError(
+            f"bf16 is made from an exported program or TorchScript, not from {type(module).__name__}"
+        )
+    with warnings.catch_warnings():
+        # torch 2.13 copies its own pytree specs in a way it deprecates itself.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        converted = copy.deepcopy(module).to(torch.bfloat16)
+    graph = converted.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)  # asserts the old dtype
+        elif node.op == "call_function":
+            _retype(node)
+    _cast_ends(graph)
+    converted.recompile()
+    return converted
+
+
+def _retype(node: torch.fx.Node) -> None:
+    """Make float32 bfloat16 where a node names it, or makes a new tensor in the default dtype."""
+    import torch
+
+    def narrowed(argument: Any) -> Any:
+        return torch.bfloat16 if argument is torch.float32 else argument
+
+    node.args = torch.fx.node.map_aggregate(node.args, narrowed)
+    node.kwargs = torch.fx.node.map_aggregate(node.kwargs, narrowed)
+    if isinstance(node.target, torch._ops.OpOverload) and getattr(node.meta.get("val"), "dtype", None) is torch.float32:
+        arguments = node.target._schema.arguments
+        makes_tensor = not any("Tensor" in str(argument.type) for argument in arguments)
+        if makes_tensor and any(argument.name == "dtype" for argument in arguments):
+            node.kwargs = {**node.kwargs, "dtype": node.kwargs.get("dtype") or torch.bfloat16}
+
+
+def _cast_ends(graph: torch.fx.Graph) -> None:
+    import torch
+
+    cast = torch.ops.aten.to.dtype
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in placeholders:
+        if node.meta["val"].is_floating_point():
+            with graph.inserting_after(placeholders[-1]):
+                narrow = graph.call_function(cast, (node, torch.bfloat16))
+            # The guards look at the model's own inputs.
+            node.replace_all_uses_with(narrow, lambda user, own=narrow: user.op != "call_module" and user is not own)
+    output = graph.output_node()
+
+    def widened(node: torch.fx.Node) -> torch.fx.Node:
+        dtype = node.meta["val"].dtype
+        return graph.call_function(cast, (node, dtype)) if dtype.is_floating_point else node
+
+    with graph.inserting_before(output):
+        output.args = torch.fx.node.map_arg(output.args, widened)
+
+
+def _script(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], signature: Signature) -> torch.jit.ScriptModule:
+    import torch
+
+    class Narrowed(torch.nn.Module):
+        """Casts in, calls, casts out; answers in the signature's order."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = copy.deepcopy(module).to(torch.bfloat16)
+
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+            answer = self.module(*(_as(torch.bfloat16, one) for one in inputs))
+            if isinstance(answer, Mapping):
+                answer = tuple(answer[spec.name] for spec in signature.outputs)
+            if torch.is_tensor(answer):
+                answer = (answer,)
+            specs = signature.outputs
+            wide = tuple(_as(getattr(torch, spec.dtype), one) for spec, one in zip(specs, answer, strict=True))
+            return wide[0] if len(wide) == 1 else wide
+
+    with warnings.catch_warnings():
+        # TorchScript still runs in torch 2.13; torch calls it deprecated at each use.
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        traced: torch.jit.ScriptModule = torch.jit.trace(Narrowed(), inputs, check_trace=False)  # type: ignore[no-untyped-call]
+        return traced
+
+
+def _as(dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -1,0 +1,122 @@
+"""The one place where parameters and the environment become concrete objects."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slipway
+from slipway.config import Params
+from slipway.engines import availabilities, engine
+from slipway.errors import BadInputError, InfrastructureError
+from slipway.measure import hardware
+from slipway.records import Hardware
+from slipway.stores.mlflow_connection import embedded
+from slipway.stores.mlflow_registry import MlflowRegistry
+from slipway.stores.objects import ObjectStore
+
+STATE_DIRECTORY = ".slipway"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where a project's bytes and records lie."""
+
+    root: Path
+    objects: ObjectStore
+    registry: MlflowRegistry
+
+    @property
+    def state(self) -> Path:
+        """The directory of all that is not the person's own."""
+        return self.root / STATE_DIRECTORY
+
+    @property
+    def look(self) -> str:
+        """Where to look at what is recorded: MLflow's page, or the command that starts one."""
+        uri = self.registry.tracking_uri
+        return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+
+
+def workshop(root: Path | None = None) -> Workshop:
+    """The stores of the project in ``root`` (default: the current directory), as the environment chooses them."""
+    root = (root or Path.cwd()).resolve()
+    state = root / STATE_DIRECTORY
+    state.mkdir(exist_ok=True)
+    uri, artifacts = embedded(state)
+    registry = MlflowRegistry(uri, artifacts, Path(slipway.__file__).parent / "serving" / "pyfunc_engine.py")
+    return Workshop(root=root, objects=ObjectStore(state / "objects"), registry=registry)
+
+
+def embed_prefect(root: Path | None = None) -> None:
+    """Keep Prefect inside the project and quiet, unless the environment already says where it lives.
+
+    Call it before prefect is imported: it reads its settings at import.
+    """
+    state = (root or Path.cwd()).resolve() / STATE_DIRECTORY
+    defaults = {
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }
+    if not {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & os.environ.keys():
+        defaults |= {"PREFECT_HOME": str(state / "prefect"), "PREFECT_LOGGING_LEVEL": "CRITICAL"}
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def load_flow(name: str) -> Callable[..., Any]:
+    """The flow ``name``, found by entry point: flows sit above this library, which never imports them.
+
+    Raises:
+        InfrastructureError: this installation has no such flow.
+    """
+    embed_prefect()
+    for entry in importlib.metadata.entry_points(group="slipway.flows", name=name):
+        return entry.load()  # type: ignore[no-any-return]
+    raise InfrastructureError(f"flow {name!r} is not installed; install Slipway with its flows: pip install slipway")
+
+
+def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:
+    """``params`` reduced to the targets asked for, after checking what can be checked before any work.
+
+    Raises:
+        BadInputError: an unknown target or engine, a target on a work pool, or int8-static without calibration data.
+    """
+    for name in only:
+        if name not in params.targets:
+            raise BadInputError(f"target {name!r} is not in the parameters; known: {', '.join(params.targets)}")
+    targets = {name: target for name, target in params.targets.items() if not only or name in only}
+    for name, target in targets.items():
+        for runtime in target.engines:
+            engine(runtime)
+        if target.work_pool is not None:
+            raise BadInputError(
+                f"target {name!r} asks for work pool {target.work_pool!r}, but this version builds on this host alone; "
+                "set work_pool: null"
+            )
+    if "int8-static" in params.variants and params.data.calibration is None:
+        raise BadInputError(
+            "variant int8-static needs calibration data: set data.calibration to a DVC-tracked directory"
+        )
+    return params.model_copy(update={"targets": targets})
+
+
+def host_hardware() -> Hardware:
+    """The hardware of this host, with the versions of the engines' runtimes."""
+    return hardware.describe({a.engine: a.version for a in availabilities() if a.available and a.version})
+
+
+def code_revision(root: Path) -> str:
+    """The git revision of the project, marked ``-dirty`` if it has changes; outside git, Slipway's version."""
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except OSError:
+        result = None
+    if result is None or result.returncode:
+        return f"slipway {slipway.__version__}"
+    return result.stdout.strip()

@@ -1,0 +1,20 @@
+"""Build one candidate."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from slipway.records import Built, CandidateSpec, Failure, Signature, VariantFile
+from slipway.steps.build import build as build_step
+from slipway.steps.isolated import isolated
+from slipway.steps.outcomes import definite
+from slipway.stores.objects import ObjectStore
+from tasks.policy import CACHED, RETRIED, TOLD
+
+
+@task(name="build", task_run_name="build {spec}", **CACHED, **RETRIED, **TOLD)
+def build(
+    objects: ObjectStore, spec: CandidateSpec, file: VariantFile | Failure, signature: Signature
+) -> Built | Failure:
+    """The engine file, or why this engine cannot execute the variant."""
+    return definite(isolated(build_step))(objects, spec, file, signature)

@@ -1,0 +1,66 @@
+"""The policy that every task shares: what makes a cached result good, what is tried again, what is told."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect.cache_policies import CachePolicy
+from pydantic import BaseModel
+
+import slipway
+from slipway.errors import InfrastructureError
+from tasks.progress import on_change
+
+RUNTIMES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
+# Stores say where bytes lie, not what they are.
+PLACES = frozenset({"objects", "registry"})
+
+
+class ContentPolicy(CachePolicy):
+    """Two calls share a result when the step, its records, Slipway's own source and the runtimes' versions agree.
+
+    Records name their bytes by digest, so equal keys mean equal inputs.
+    """
+
+    def compute_key(self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any) -> str:
+        """The sha256 over everything that the result depends on."""
+        content = {name: value for name, value in inputs.items() if name not in PLACES}
+        text = json.dumps([task_ctx.task.name, surroundings(), content], sort_keys=True, default=_content_of)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content_of(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"a task was given {type(value).__name__}, which has no content to key a cache on")
+
+
+@functools.cache
+def surroundings() -> tuple[str, ...]:
+    """What results depend on beside their inputs: Slipway's source and the versions of the runtimes."""
+    source = hashlib.sha256()
+    for file in sorted(Path(slipway.__file__).parent.rglob("*.py")):
+        source.update(file.read_bytes())
+    return (source.hexdigest(), *(f"{name}=={_version(name)}" for name in RUNTIMES))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _is_infrastructure(_task: Any, _run: Any, state: Any) -> bool:
+    return isinstance(state.result(raise_on_failure=False), InfrastructureError)
+
+
+TOLD: dict[str, Any] = {"on_running": [on_change], "on_completion": [on_change], "on_failure": [on_change]}
+# Only infrastructure is tried again: a wrong input stays wrong.
+RETRIED: dict[str, Any] = {"retries": 1, "retry_delay_seconds": 1, "retry_condition_fn": _is_infrastructure}
+CACHED: dict[str, Any] = {"cache_policy": ContentPolicy(), "persist_result": True, "result_serializer": "json"}

@@ -1,0 +1,1 @@
+"""Contracts: one suite per protocol, run on every implementation of it."""

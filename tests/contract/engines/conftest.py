@@ -1,0 +1,44 @@
+"""Tiny models and the engine files built from them, made once per test run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from slipway.engines import engine
+from slipway.engines.base import BuildOptions
+from tests.contract.engines.tiny import TinyModel, residual, two_towers
+
+Build: TypeAlias = Callable[[str, TinyModel, str], Path]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TinyModel]:
+    """The tiny models by name."""
+    folder = tmp_path_factory.mktemp("models")
+    return {model.name: model for model in (residual(folder), two_towers(folder))}
+
+
+@pytest.fixture(params=["residual", "two-towers"])
+def model(request: pytest.FixtureRequest, models: dict[str, TinyModel]) -> TinyModel:
+    """Each tiny model in turn."""
+    return models[request.param]
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Engine file of a model's variant, built once."""
+    folder = tmp_path_factory.mktemp("engines")
+
+    def built(name: str, model: TinyModel, variant: str) -> Path:
+        runtime = engine(name)
+        out = folder / f"{name}-{model.name}-{variant}{runtime.suffix}"
+        if not out.exists():
+            source = model.files[runtime.form, variant]
+            runtime.build(source, out, BuildOptions(variant=variant, signature=model.signature))
+        return out
+
+    return built

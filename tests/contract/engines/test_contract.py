@@ -1,0 +1,254 @@
+"""What every engine must do, whatever its runtime; a new engine is one more row of ``CASES``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slipway.engines import ENGINES, engine
+from slipway.engines.base import BuildOptions, RunOptions
+from slipway.errors import BadInputError, UnsupportedError
+from tests.contract.engines import fresh_process
+from tests.contract.engines.conftest import Build
+from tests.contract.engines.tiny import TinyModel
+
+
+@dataclass(frozen=True)
+class Case:
+    """An engine, the precision its layers run in for each variant (None where it cannot tell), and what it refuses."""
+
+    engine: str
+    variants: dict[str, str | None]
+    refused: tuple[str, ...] = ()
+
+
+CASES = (
+    Case("torch", {"fp32": None, "bf16": None}, refused=("int8-dynamic", "int8-static")),
+    Case("torchscript", {"fp32": None, "bf16": None, "int8-dynamic": None}, refused=("int8-static",)),
+    Case("onnxruntime", {"fp32": "fp32", "int8-dynamic": "int8", "int8-static": "int8"}, refused=("bf16",)),
+    # MatMulInteger has no int8 kernel in OpenVINO's CPU plugin: it runs, in fp32, and says so
+    Case("openvino", {"fp32": "fp32", "bf16": "bf16", "int8-dynamic": "fp32", "int8-static": "int8"}),
+)
+# Largest difference allowed, relative to the largest output.
+TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "int8-dynamic": 5e-2, "int8-static": 5e-2}
+
+each_engine = pytest.mark.parametrize("name", [case.engine for case in CASES])
+each_variant = pytest.mark.parametrize(
+    ("name", "variant", "precision"),
+    [(case.engine, variant, precision) for case in CASES for variant, precision in case.variants.items()],
+)
+
+
+def test_the_suite_covers_every_engine() -> None:
+    assert [case.engine for case in CASES] == list(ENGINES)
+
+
+@each_engine
+def test_tells_that_it_is_available_and_in_which_version(name: str) -> None:
+    availability = engine(name).availability()
+    assert availability.engine == name
+    assert availability.available
+    assert availability.version
+    assert availability.reason is None
+
+
+@each_engine
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_fp32_agrees_with_eager_at_any_batch(name: str, model: TinyModel, build: Build, batch: int) -> None:
+    arrays = model.arrays(batch)
+    with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
+        outputs = session.infer(arrays)
+    expected = model.reference(arrays)
+    assert list(outputs) == [spec.name for spec in model.signature.outputs]
+    for output, value in expected.items():
+        assert outputs[output].dtype == value.dtype
+        np.testing.assert_allclose(outputs[output], value, rtol=1e-3, atol=1e-5)
+
+
+@each_engine
+def test_one_session_takes_changing_batches(name: str, model: TinyModel, build: Build) -> None:
+    with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
+        for batch in (8, 1, 3, 1, 8):
+            arrays = model.arrays(batch, seed=batch)
+            outputs = session.infer(arrays)
+            for output, value in model.reference(arrays).items():
+                np.testing.assert_allclose(outputs[output], value, rtol=1e-3, atol=1e-5)
+
+
+@each_variant
+def test_variant_stays_near_eager_and_tells_its_precision(
+    name: str, variant: str, precision: str | None, model: TinyModel, build: Build
+) -> None:
+    arrays = model.arrays(8)
+    with engine(name).load(_or_skip(build, name, model, variant), RunOptions()) as session:
+        outputs = session.infer(arrays)
+        executed = session.executed_precision()
+    for output, value in model.reference(arrays).items():
+        assert np.abs(outputs[output] - value).max() <= TOLERANCE[variant] * np.abs(value).max()
+    assert sum(executed.values()) == (model.compute_layers if precision else 0)
+    if precision:
+        assert executed.get(precision, 0) >= 1
+
+
+@pytest.mark.parametrize(("name", "variant"), [(case.engine, variant) for case in CASES for variant in case.refused])
+def test_refused_variant_comes_with_its_reason(name: str, variant: str, model: TinyModel, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=rf"^engine {name} cannot execute {variant}: .{{20}}"):
+        engine(name).build(tmp_path, tmp_path / "out", BuildOptions(variant=variant, signature=model.signature))
+
+
+@each_variant
+def test_same_source_gives_the_same_bytes(
+    name: str, variant: str, precision: str | None, model: TinyModel, build: Build, tmp_path: Path
+) -> None:
+    """A candidate's digest must not depend on when, where, or under what name it was built."""
+    first = _or_skip(build, name, model, variant)
+    runtime = engine(name)
+    again = tmp_path / f"again{runtime.suffix}"
+    source = shutil.copy(model.files[runtime.form, variant], tmp_path / f"renamed.{runtime.form}")
+    runtime.build(Path(source), again, BuildOptions(variant=variant, signature=model.signature))
+    assert _bytes(again) == _bytes(first)
+
+
+@each_engine
+def test_variants_differ_in_bytes(name: str, models: dict[str, TinyModel], build: Build) -> None:
+    variants = next(case.variants for case in CASES if case.engine == name)
+    files = [_bytes(_or_skip(build, name, models["residual"], variant)) for variant in variants]
+    assert all(one != other for i, one in enumerate(files) for other in files[:i])
+
+
+@each_engine
+def test_the_file_knows_the_signature(name: str, model: TinyModel, build: Build) -> None:
+    with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
+        assert session.inputs == model.signature.inputs
+        assert session.outputs == model.signature.outputs
+
+
+@each_engine
+def test_answers_outlive_the_next_call(name: str, model: TinyModel, build: Build) -> None:
+    with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
+        first = session.infer(model.arrays(3, seed=1))
+        kept = {output: value.copy() for output, value in first.items()}
+        session.infer(model.arrays(3, seed=2))
+    for output, value in kept.items():
+        np.testing.assert_array_equal(first[output], value)
+
+
+@each_engine
+def test_takes_read_only_arrays(name: str, model: TinyModel, build: Build) -> None:
+    """Arrays decoded from a request's body are read-only."""
+    arrays = model.arrays(3)
+    for array in arrays.values():
+        array.flags.writeable = False
+    with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
+        assert session.infer(arrays).keys() == {spec.name for spec in model.signature.outputs}
+
+
+@each_engine
+@pytest.mark.parametrize("flaw", ["missing", "unknown", "dtype", "rank", "size"])
+def test_wrong_inputs_are_refused_naming_the_expected(name: str, flaw: str, model: TinyModel, build: Build) -> None:
+    arrays = model.arrays(2)
+    first = model.signature.inputs[0].name
+    flawed = {
+        "missing": {key: array for key, array in arrays.items() if key != first},
+        "unknown": arrays | {"unknown": arrays[first]},
+        "dtype": arrays | {first: arrays[first].astype("float64")},
+        "rank": arrays | {first: arrays[first][0]},
+        "size": arrays | {first: arrays[first][..., 1:]},
+    }[flaw]
+    with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
+        with pytest.raises(BadInputError, match=rf"^the model takes {first} float32\[-1, .*\n?$") as caught:
+            session.infer(flawed)
+        assert session.infer(arrays)
+    assert "\n" not in str(caught.value)
+
+
+@each_engine
+@pytest.mark.parametrize("flaw", ["missing", "empty", "truncated", "junk"])
+def test_damaged_file_is_refused_in_one_line(
+    name: str, flaw: str, models: dict[str, TinyModel], build: Build, tmp_path: Path
+) -> None:
+    path = tmp_path / f"damaged{engine(name).suffix}"
+    good = build(name, models["residual"], "fp32")
+    if flaw != "missing":
+        shutil.copytree(good, path) if good.is_dir() else shutil.copy(good, path)
+    for file in _files(path):
+        content = file.read_bytes()
+        file.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "junk": b"junk" * 100}[flaw])
+    with pytest.raises(BadInputError, match=rf"^engine {name} wants .* found .*; build the candidate again$") as caught:
+        engine(name).load(path, RunOptions())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    # eager PyTorch runs TorchScript as well, on purpose
+    [pair for pair in itertools.permutations(ENGINES, 2) if pair != ("torch", "torchscript")],
+)
+def test_file_of_another_engine_is_refused(name: str, other: str, models: dict[str, TinyModel], build: Build) -> None:
+    with pytest.raises(BadInputError, match=rf"^engine {name} wants "):
+        engine(name).load(build(other, models["residual"], "fp32"), RunOptions())
+
+
+@each_engine
+def test_source_of_another_kind_is_refused(name: str, model: TinyModel, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"junk" * 100)
+    with pytest.raises(BadInputError, match=rf"^engine {name} wants "):
+        engine(name).build(source, tmp_path / "out", BuildOptions(variant="fp32", signature=model.signature))
+
+
+@each_engine
+def test_a_fresh_process_answers_the_same_quietly_on_the_threads_asked_for(
+    name: str, models: dict[str, TinyModel], build: Build, tmp_path: Path
+) -> None:
+    """A file stands alone; loading and running it prints nothing and warns of nothing."""
+    model = models["residual"]
+    path = build(name, model, "fp32")
+    arrays = model.arrays(8)
+    np.savez(tmp_path / "inputs.npz", **arrays)
+    outputs = tmp_path / "outputs.npz"
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        fresh_process.__name__,
+        name,
+        path,
+        tmp_path / "inputs.npz",
+        outputs,
+    ]
+    root = Path(__file__).parents[3]
+    finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=60)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+    with engine(name).load(path, RunOptions(threads=1)) as session:
+        expected = session.infer(arrays)
+    with np.load(outputs) as fresh:
+        for output, value in expected.items():
+            np.testing.assert_allclose(fresh[output], value, rtol=1e-6, atol=1e-7)
+        if os.cpu_count() != 1:  # some runtimes never start more threads than there are cores
+            assert fresh[fresh_process.THREADS_AT_2] > fresh[fresh_process.THREADS_AT_1]
+
+
+def _or_skip(build: Build, name: str, model: TinyModel, variant: str) -> Path:
+    """The engine file, unless this CPU has no bfloat16."""
+    try:
+        return build(name, model, variant)
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+
+
+def _bytes(path: Path) -> list[bytes]:
+    return [file.read_bytes() for file in _files(path)]

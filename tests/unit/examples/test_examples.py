@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slipway.config import VARIANTS, load_params
+from slipway.errors import BadInputError
+from slipway.examples import EXAMPLES, example
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_an_unknown_example_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(
+        BadInputError, match=r"unknown example 'digit', did you mean 'digits'\?; known: digits, cifar10"
+    ):
+        example("digit")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_finding_an_example_imports_nothing_heavy(name: str) -> None:
+    heavy = ["torch", "sklearn", "mlflow", "dvc", "PIL"]
+    code = f"""if True:
+        import sys
+        from slipway.examples import example
+        example({name!r})
+        print([module for module in {heavy} if module in sys.modules])"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("name", "max_drop"), [("digits", 0.01), ("cifar10", 0.005)])
+def test_the_parameters_describe_a_release_of_the_example(name: str, max_drop: float) -> None:
+    found = example(name)
+    params = load_params(ROOT / found.params)
+    assert params.model == f"models:/{found.model_name}/1"
+    assert params.data.test == Path("data", name, "test")
+    assert params.data.calibration == Path("data", name, "calibration")
+    assert params.accuracy.max_drop == max_drop
+    assert params.variants == VARIANTS
+    assert params.targets["x86"].engines == ("torch", "torchscript", "onnxruntime", "openvino")

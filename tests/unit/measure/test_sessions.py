@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.errors import BadInputError, InfrastructureError, UnsupportedError
+from slipway.measure.plan import ParticipantTiming, SessionTimings, TimingPlan
+from slipway.measure.sessions import run_session
+from tests.unit.measure.participants import Behaviour, gone, stand_in
+
+QUICK = TimingPlan(samples=60, rounds=4, block_ms=4, throughput_seconds=0.02, warm_up_seconds=1, timeout_seconds=60)
+CPUS = os.sched_getaffinity(0)
+SPINS = 10_000
+CANDIDATES = {
+    "half": Behaviour(spins=SPINS),
+    "same": Behaviour(spins=2 * SPINS),
+    "hiccups": Behaviour(spins=SPINS, hiccup_every=33, hiccup_seconds=0.02),
+    "dies": Behaviour(spins=SPINS, dies_at=1000),
+    "unsupported": Behaviour(unsupported=True),
+}
+
+
+@pytest.fixture(scope="module")
+def session() -> SessionTimings:
+    """One full session, which is long enough for a p99."""
+    candidates = [stand_in(name, behaviour) for name, behaviour in CANDIDATES.items()]
+    plan = TimingPlan(batch=(2, 4), block_ms=10, throughput_seconds=0.1, timeout_seconds=60)
+    return run_session(stand_in("reference", CANDIDATES["same"]), candidates, plan, CPUS)
+
+
+def timing_of(name: str, session: SessionTimings) -> ParticipantTiming:
+    result = session.candidates[list(CANDIDATES).index(name)]
+    assert isinstance(result, ParticipantTiming), result
+    return result
+
+
+def journal_of(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def started_in(journal: list[dict[str, Any]]) -> set[int]:
+    return {entry[kind] for entry in journal for kind in ("pid", "child") if kind in entry}
+
+
+def test_half_the_work_is_twice_as_fast(session: SessionTimings) -> None:
+    speedup = timing_of("half", session).timing.speedup
+    assert speedup.lower < speedup.value < speedup.upper
+    assert speedup.value == pytest.approx(2, rel=0.25)
+
+
+def test_the_same_work_is_as_fast(session: SessionTimings) -> None:
+    """To within what the layout of memory does to one process and not to the next."""
+    speedup = timing_of("same", session).timing.speedup
+    assert speedup.lower - 0.15 <= 1 <= speedup.upper + 0.15
+
+
+def test_candidates_of_one_session_compare_with_each_other(session: SessionTimings) -> None:
+    over_champion = timing_of("half", session).speedup_over(timing_of("same", session))
+    assert over_champion.value == pytest.approx(2, rel=0.25)
+
+
+def test_rare_slow_calls_move_p99_and_not_p50(session: SessionTimings) -> None:
+    steady, hiccups = (timing_of(name, session).timing.latency for name in ("half", "hiccups"))
+    assert steady.p99_ms is not None
+    assert hiccups.p99_ms is not None
+    assert hiccups.p99_ms > 20
+    assert hiccups.p50_ms == pytest.approx(steady.p50_ms, rel=0.3)
+
+
+def test_each_latency_has_the_samples_of_a_p99(session: SessionTimings) -> None:
+    latency = timing_of("half", session).timing.latency
+    assert latency.samples >= 662
+    assert (latency.batch, latency.threads) == (2, 1)
+    assert len(timing_of("half", session).rounds) >= 15
+
+
+def test_all_else_that_is_told_is_filled_in(session: SessionTimings) -> None:
+    timing = timing_of("half", session).timing
+    assert list(timing.throughput_per_s) == ["2", "4"]
+    assert timing.throughput_per_s["4"] > 1.5 * timing.throughput_per_s["2"]
+    assert timing.peak_rss_bytes > 2**20
+    assert timing.load_seconds >= 0
+    assert 0 <= timing.host_load.steal_share <= 1
+    assert timing.reference_latency == session.reference.timing.latency
+    assert session.reference.timing.speedup.value == 1
+
+
+def test_the_timed_session_s_outputs_come_back(session: SessionTimings) -> None:
+    assert timing_of("half", session).outputs["y"].tolist() == [0, 1]
+
+
+def test_a_dying_worker_and_an_unsupported_engine_are_told_and_the_others_go_on(session: SessionTimings) -> None:
+    dead, unsupported = session.candidates[3:]
+    assert isinstance(dead, InfrastructureError)
+    assert "out of memory, says the runtime" in str(dead)
+    assert isinstance(unsupported, UnsupportedError)
+
+
+def test_workers_run_one_at_a_time_and_none_is_left(tmp_path: Path) -> None:
+    behaviour = Behaviour(sleep_seconds=0.001, journal=str(tmp_path / "journal"))
+    run_session(stand_in("reference", behaviour), [stand_in("other", behaviour)], QUICK, CPUS)
+    journal = journal_of(tmp_path / "journal")
+    calls = sorted((entry["start"], entry["end"], entry["pid"]) for entry in journal if "start" in entry)
+    assert all(end <= start for (_, end, _), (start, _, _) in pairwise(calls))
+    turns = [one for (*_, one), (*_, other) in pairwise(calls) if one != other]
+    assert len(turns) >= 2 * QUICK.rounds - 2, "they took turns"
+    assert all(gone(pid) for pid in started_in(journal))
+
+
+def test_each_takes_its_best_thread_count() -> None:
+    """The stand-in sleeps half as long on two threads, and answers its thread count times the input."""
+    if len(CPUS) < 2:
+        pytest.skip("one CPU")
+    plan = replace(QUICK, threads=(2, 1), batch=(3,))
+    sleeper = stand_in("sleeper", Behaviour(sleep_seconds=0.004))
+    session = run_session(sleeper, [sleeper], plan, CPUS)
+    (candidate,) = session.candidates
+    assert isinstance(candidate, ParticipantTiming)
+    assert candidate.timing.latency.threads == session.reference.timing.latency.threads == 2
+    assert candidate.outputs["y"].tolist() == [0, 2, 4]
+
+
+def test_a_spent_budget_leaves_fewer_samples_and_no_p99() -> None:
+    plan = replace(QUICK, samples=662, budget_seconds=0.5)
+    session = run_session(stand_in("slow", Behaviour(sleep_seconds=0.02)), [], plan, CPUS)
+    latency = session.reference.timing.latency
+    assert 2 <= latency.samples < 64
+    assert (latency.p90_ms, latency.p99_ms) == (None, None)
+
+
+def test_latency_that_never_settles_is_told() -> None:
+    slowing = Behaviour(slows_by_seconds=0.0005)
+    plan = replace(QUICK, warm_up_seconds=0.0, samples=10, rounds=2)
+    assert not run_session(stand_in("slowing", slowing), [], plan, CPUS).reference.timing.latency.settled
+
+
+@pytest.mark.parametrize("reference", [Behaviour(dies_at=200), Behaviour(unsupported=True)])
+def test_without_a_reference_there_is_no_session(reference: Behaviour, tmp_path: Path) -> None:
+    other = stand_in("other", Behaviour(journal=str(tmp_path / "journal")))
+    with pytest.raises(InfrastructureError, match="the reference cannot be timed"):
+        run_session(stand_in("reference", reference), [other], QUICK, CPUS)
+    assert all(gone(pid) for pid in started_in(journal_of(tmp_path / "journal")))
+
+
+def test_a_candidate_that_hangs_is_ended_after_the_time_out(tmp_path: Path) -> None:
+    plan = replace(QUICK, timeout_seconds=3.0)
+    hanging = stand_in("hanging", Behaviour(spins=100, hangs_at=3, journal=str(tmp_path / "journal")))
+    session = run_session(stand_in("reference", Behaviour(spins=SPINS)), [hanging], plan, CPUS)
+    assert "did not warm_up within 3 s" in str(session.candidates[0])
+    assert all(gone(pid) for pid in started_in(journal_of(tmp_path / "journal")))
+
+
+def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
+    behaviour = Behaviour(sleep_seconds=0.002, journal=str(tmp_path / "journal"))
+    plan = replace(QUICK, samples=1_000_000)
+
+    def interrupt_once_both_run() -> None:
+        while len({entry["pid"] for entry in journal_of(tmp_path / "journal") if "start" in entry}) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_once_both_run, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_session(stand_in("reference", behaviour), [stand_in("other", behaviour)], plan, CPUS)
+    started = started_in(journal_of(tmp_path / "journal"))
+    assert len(started) == 4
+    assert all(gone(pid) for pid in started)
+
+
+def test_more_threads_than_cpus_are_refused() -> None:
+    with pytest.raises(BadInputError, match="3 threads on 1 CPUs"):
+        run_session(stand_in("reference", Behaviour()), [], TimingPlan(threads=(1, 3)), {min(CPUS)})

@@ -1,0 +1,32 @@
+"""The table of variants."""
+
+from __future__ import annotations
+
+import pytest
+
+from slipway import config
+from slipway.errors import BadInputError
+from slipway.records import Form
+from slipway.variants import VARIANTS, variant
+
+
+def test_the_table_knows_every_variant_that_params_may_name() -> None:
+    assert tuple(VARIANTS) == config.VARIANTS
+
+
+def test_only_static_quantization_needs_calibration() -> None:
+    assert [kind.name for kind in VARIANTS.values() if kind.needs_calibration] == ["int8-static"]
+
+
+def test_forms() -> None:
+    assert {name: set(kind.forms) for name, kind in VARIANTS.items()} == {
+        "fp32": {Form.PROGRAM, Form.TORCHSCRIPT, Form.ONNX},
+        "bf16": {Form.PROGRAM, Form.TORCHSCRIPT, Form.ONNX},
+        "int8-dynamic": {Form.TORCHSCRIPT, Form.ONNX},
+        "int8-static": {Form.ONNX},
+    }
+
+
+def test_an_unknown_variant_is_refused_with_those_known() -> None:
+    with pytest.raises(BadInputError, match="unknown variant 'int4'; known: fp32, bf16"):
+        variant("int4")
