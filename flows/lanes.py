@@ -90,7 +90,7 @@ def _start_variants(objects: ObjectStore, context: Context, specs: Iterable[Cand
 def _start_target(
     params: Params, objects: ObjectStore, context: Context, name: str, specs: Iterable[CandidateSpec], made: Made
 ) -> Lanes:
-    reference, threads = reference_of(context.model, name), max(params.targets[name].threads)
+    reference, threads = reference_of(context.model, name), min(params.targets[name].threads)
     predictions = evaluate_reference.submit(objects, reference, context.data, params.accuracy, threads)
     lanes = []
     for spec in specs:

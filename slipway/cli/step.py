@@ -110,7 +110,7 @@ def reference_command(target: TargetOption, params: ParamsOption = PARAMS) -> No
     """Answer the whole test set with the reference of a target."""
     described, shop = check_targets(load_params(params), (target,)), workshop()
     reference = reference_of(_load_source(shop), target)
-    threads = max(described.targets[target].threads)
+    threads = min(described.targets[target].threads)
     answers = evaluate_reference(shop.objects, reference, _load_data(shop).test, described.accuracy, threads)
     _finish(shop, answers, "reference", target)
 
@@ -139,7 +139,7 @@ def validate_command(
     described, shop = check_targets(load_params(params), (target,)), workshop()
     built = _load_built(shop, CandidateSpec(target=target, variant=variant, engine=runtime))
     reference = bundles.load(OUT / "reference" / target, Predictions, shop.objects)
-    threads = max(described.targets[target].threads)
+    threads = min(described.targets[target].threads)
     done = definite(validate)(shop.objects, built, _load_data(shop).test, reference, described.accuracy, threads)
     _finish(shop, done, "validate", target, runtime, variant)
 

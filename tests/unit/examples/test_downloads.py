@@ -57,7 +57,7 @@ def test_a_failure_is_told_in_the_clients_own_words(npm: Path, tmp_path: Path) -
 
 def test_a_client_that_brings_nothing_has_failed(npm: Path, tmp_path: Path) -> None:
     npm.write_text("#!/bin/sh\n")
-    with pytest.raises(InfrastructureError, match="no pictures-1.2.3.tgz came"):
+    with pytest.raises(InfrastructureError, match=r"no pictures-1.2.3.tgz came"):
         PACKAGE.fetch(tmp_path)
 
 
