@@ -60,18 +60,17 @@ class _ProgressLines(logging.Handler):
         if self._live:
             self._live.update(self._table())
         elif status != "running":
-            err.print(f"{line:<28} {step:<10} [{STYLES.get(status, '')}]{status}[/] {escape(detail)}".rstrip())
+            err.print(Text.assemble(f"{line:<24} {step:<10} ", _styled(status), f" {detail}"))
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
         for line, (step, status, detail) in self._lines.items():
-            table.add_row(
-                line,
-                step,
-                Text(status, style=STYLES.get(status, "")),
-                Text(detail, style="dim", overflow="ellipsis", no_wrap=True),
-            )
+            table.add_row(line, step, _styled(status), Text(detail, style="dim", overflow="ellipsis", no_wrap=True))
         return table
+
+
+def _styled(status: str) -> Text:
+    return Text(status, style=STYLES.get(status, ""))
 
 
 @contextmanager

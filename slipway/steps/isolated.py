@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
 import signal
+import tempfile
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from slipway.errors import InfrastructureError, SlipwayError
@@ -32,16 +35,17 @@ def isolated(step: Callable[P, T], timeout_seconds: float = 1800) -> Callable[P,
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["torch"])
         receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=_report, args=(sender, step, args, kwargs), daemon=True)
-        child.start()
-        sender.close()
-        try:
-            outcome = _receive(receiver, child, step.__name__, timeout_seconds)
-            child.join(EXIT_SECONDS)
-        finally:
-            child.kill()
-            child.join()
-            receiver.close()
+        with tempfile.NamedTemporaryFile(prefix="slipway-step-") as output:
+            child = context.Process(target=_report, args=(sender, output.name, step, args, kwargs), daemon=True)
+            child.start()
+            sender.close()
+            try:
+                outcome = _receive(receiver, child, step.__name__, timeout_seconds, Path(output.name))
+                child.join(EXIT_SECONDS)
+            finally:
+                child.kill()
+                child.join()
+                receiver.close()
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome  # type: ignore[return-value]  # it crossed a pickle
@@ -49,19 +53,31 @@ def isolated(step: Callable[P, T], timeout_seconds: float = 1800) -> Callable[P,
     return run
 
 
-def _receive(receiver: Connection, child: BaseProcess, name: str, timeout_seconds: float) -> object:
+def _receive(receiver: Connection, child: BaseProcess, name: str, timeout_seconds: float, output: Path) -> object:
     if not receiver.poll(timeout_seconds):
         raise InfrastructureError(f"{name} did not finish within {timeout_seconds:.0f} s and was ended")
     try:
         return receiver.recv()
     except EOFError:
         child.join()
-        raise InfrastructureError(f"{name} crashed: its process ended with {_describe(child.exitcode)}") from None
+        said = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last_words = f"; it last said: {said[-1]}" if said else ""
+        raise InfrastructureError(
+            f"{name} crashed: its process ended with {_describe(child.exitcode)}{last_words}"
+        ) from None
 
 
 def _report(
-    sender: Connection, step: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]
+    sender: Connection,
+    output: str,
+    step: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
 ) -> None:
+    # Runtimes write to the terminal from C++; what they say is kept for the case that they crash.
+    log = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     try:
         outcome = step(*args, **kwargs)
     except SlipwayError as error:
