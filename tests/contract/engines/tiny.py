@@ -48,7 +48,7 @@ class Residual(nn.Module):
         self.block = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16))
         self.head = nn.Linear(16, 10)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the signature's name differs on purpose
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Images [N, 3, 16, 16] to logits [N, 10]."""
         features = self.stem(input)
         return self.head(torch.relu(self.block(features) + features).mean((2, 3)))
