@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from slipway.errors import BadInputError, InfrastructureError
+from slipway.errors import BadInputError, InfrastructureError, TamperedError
 from slipway.records import Record, Signature, TensorSpec
 from slipway.stores.datasets import write_shards
 from slipway.stores.registry import ModelVersionRef, Registry
-from slipway.stores.tracking import track, verify
+from slipway.stores.tracking import ensure_remote, push, track, verify
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,11 +75,14 @@ class Example:
 
         Raises:
             BadInputError: a package or program that the example needs is missing.
+            TamperedError: the data that an earlier preparation wrote was changed since.
             InfrastructureError: a download failed, or a store cannot be reached.
         """
         recipe = self._recipe()
         try:
             return self._prepared(root, registry, recipe)
+        except TamperedError:
+            raise
         except BadInputError as reason:
             progress(f"preparing the example {self.name}: {reason}")
         splits, module = self.make(root, progress)
@@ -90,6 +93,9 @@ class Example:
             directory = root / "data" / self.name / name
             write_shards(directory, {"image": split.images}, split.labels, SHARD_SIZE)
             data_md5[name] = track(directory).md5
+        ensure_remote(root, root / ".slipway" / "dvc-remote")
+        for name in splits:
+            push(root / "data" / self.name / name)
         progress(f"registering {self.model_name}")
         model = registry.log_model(module, self.signature, {"image": splits["test"].images[:2]}, self.model_name)
         record = Prepared(recipe=recipe, model_uri=model.uri, data_md5=data_md5)

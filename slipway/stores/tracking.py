@@ -183,7 +183,9 @@ def _repository(directory: Path) -> Repo:
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.repo import Repo
 
-    return _checked(f"opening the DVC repository {root}", lambda: Repo(str(root)))
+    repo: Repo = _checked(f"opening the DVC repository {root}", lambda: Repo(str(root)))
+    repo.scm_context.quiet = True  # it would tell people on stdout which files to `git add`
+    return repo
 
 
 def _checked(command: str, action: Callable[[], Any]) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from slipway.errors import BadInputError
+from slipway.errors import BadInputError, TamperedError
 from slipway.examples.recipe import Example, Reporter, Split
 from slipway.stores.tracking import verify
 from tests.fakes.registry import FakeRegistry
@@ -91,10 +91,6 @@ def test_what_is_there_already_is_left_alone(bench: Bench) -> None:
     assert (bench.makes, bench.told, bench.shard.stat().st_mtime_ns) == (1, [], before)
 
 
-def _corrupt_a_shard(bench: Bench) -> None:
-    bench.shard.write_bytes(b"something else")
-
-
 def _remove_the_data(bench: Bench) -> None:
     bench.shard.unlink()
     bench.shard.parent.rmdir()
@@ -115,7 +111,6 @@ def _damage_the_record(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (_corrupt_a_shard, "should have md5"),
         (_remove_the_data, "does not exist"),
         (_use_an_empty_registry, "tiny-net"),
         (_edit_the_source, "its source, or a package it is made with, has changed"),
@@ -146,3 +141,11 @@ def test_a_git_repository_gets_a_dvc_repository_where_the_project_is(bench: Benc
     bench.prepare()
     assert (bench.root / ".dvc" / "config").is_file()
     assert (bench.root / "data" / "tiny" / ".gitignore").read_text().split() == ["/test", "/calibration"]
+
+
+def test_changed_data_is_refused_rather_than_made_again_over_it(bench: Bench) -> None:
+    bench.prepare()
+    bench.shard.write_bytes(b"something else")
+    with pytest.raises(TamperedError, match="should have md5"):
+        bench.prepare()
+    assert bench.shard.read_bytes() == b"something else"
