@@ -54,12 +54,6 @@ class Lanes:
     predictions: PrefectFuture[Predictions]
     lanes: tuple[Lane, ...]
 
-    def wait(self) -> None:
-        """Return when nothing of this target is running any more."""
-        for lane in self.lanes:
-            lane.outcomes()
-        self.predictions.wait()
-
 
 def start(params: Params, objects: ObjectStore, context: Context) -> list[Lanes]:
     """Submit every step of every candidate; exports and variants are shared by all engines that build from them."""

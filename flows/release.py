@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from filelock import FileLock, Timeout
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.lanes import Lanes, start
+from flows.lanes import Lane, Lanes, start
 from slipway.config import Params
 from slipway.errors import BadInputError
 from slipway.records import Artifact, Built, ReleaseResult, TargetOutcome, Validated
@@ -48,9 +49,7 @@ def release(params: Params, targets: tuple[str, ...] = ()) -> ReleaseResult:
 def _release(params: Params, shop: Workshop, version: ModelVersionRef) -> ReleaseResult:
     context = _prepare(params, shop, version)
     prepared = start(params, shop.objects, context)
-    # A build beside a benchmark would be measured too: all builds of all targets end before the first benchmark starts.
-    for lanes in prepared:
-        lanes.wait()
+    _follow([lane for lanes in prepared for lane in lanes.lanes], context)
     outcomes = [_conclude(params, shop, context, lanes) for lanes in prepared]
     done = release_of(context, params.accuracy.metric, [outcome for outcome, _ in outcomes])
     create_markdown_artifact(markdown(done), key="release-report", description=f"Release of {context.model.uri}")
@@ -74,6 +73,15 @@ def _prepare(params: Params, shop: Workshop, version: ModelVersionRef) -> Contex
         code_revision=code_revision(shop.root),
         hardware=host_hardware(),
     )
+
+
+def _follow(lanes: Sequence[Lane], context: Context) -> None:
+    """Wait until every candidate is validated: a build beside a benchmark would be measured too."""
+    description = f"Candidates of {context.model.uri}"
+    artifact: Any = create_progress_artifact(0.0, key="release-progress", description=description)
+    for done, lane in enumerate(lanes, start=1):
+        lane.outcomes()
+        update_progress_artifact(artifact, 100 * done / len(lanes))
 
 
 def _conclude(params: Params, shop: Workshop, context: Context, lanes: Lanes) -> tuple[TargetOutcome, list[Artifact]]:

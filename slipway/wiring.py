@@ -40,7 +40,7 @@ class Workshop:
     def look(self) -> str:
         """Where to look at what is recorded: MLflow's page, or the command that starts one."""
         uri = self.registry.tracking_uri
-        return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+        return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri.replace(f'{self.root}/', '')}"
 
 
 def workshop(root: Path | None = None) -> Workshop:

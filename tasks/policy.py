@@ -17,6 +17,8 @@ from slipway.errors import InfrastructureError
 from tasks.progress import on_change
 
 RUNTIMES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
+# The rooms whose code a result can depend on.
+ROOMS = ("decisions", "engines", "exports", "measure", "steps", "stores", "variants")
 # Stores say where bytes lie, not what they are.
 PLACES = frozenset({"objects", "registry"})
 
@@ -42,10 +44,12 @@ def _content_of(value: object) -> object:
 
 @functools.cache
 def surroundings() -> tuple[str, ...]:
-    """What results depend on beside their inputs: Slipway's source and the versions of the runtimes."""
+    """What results depend on beside their inputs: the source of Slipway's steps and the versions of the runtimes."""
     source = hashlib.sha256()
-    for file in sorted(Path(slipway.__file__).parent.rglob("*.py")):
-        source.update(file.read_bytes())
+    package = Path(slipway.__file__).parent
+    for room in ROOMS:
+        for file in sorted((package / room).rglob("*.py")):
+            source.update(file.read_bytes())
     return (source.hexdigest(), *(f"{name}=={_version(name)}" for name in RUNTIMES))
 
 

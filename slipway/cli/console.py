@@ -16,7 +16,7 @@ from rich.text import Text
 
 STYLES = {"PASS": "green", "FAIL": "red", "ERROR": "bold red", "INCONCLUSIVE": "yellow", "SKIPPED": "dim"}
 PROGRESS_LOGGER = "slipway.progress"
-NARROW_WIDTH = 120
+PIPED_WIDTH = 200
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -43,7 +43,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: s
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row), style="bold" if row[0] == "►" else "")
     # Piped into a file the table keeps its full width.
-    Console(width=None if out.is_terminal else NARROW_WIDTH).print(table)
+    Console(width=None if out.is_terminal else PIPED_WIDTH).print(table)
 
 
 class _ProgressLines(logging.Handler):

@@ -37,9 +37,9 @@ def candidates(
     plot: Annotated[Path | None, typer.Option(help="Write the Pareto plot to this .html or .png file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Table of what was measured on a model's candidates, the newest release first."""
+    """Table of what was measured on a model's candidates; of each its newest evidence."""
     shop = workshop()
-    found = shop.registry.candidates(name, target)
+    found = _newest(shop.registry.candidates(name, target))
     champions = _champions(name, found)
     if plot is not None:
         write_plot(f"candidates of {name}", points(found, champions), plot)
@@ -50,6 +50,11 @@ def candidates(
         return
     rows = [(*candidate_row(e, e.digest in champions), (e.digest or "-")[:12], e.spec.target) for e in found]
     print_table((*HEADINGS, "digest", "target"), rows, title=f"candidates of {name}; ► serves as champion")
+
+
+def _newest(evidences: list[Evidence]) -> list[Evidence]:
+    """The first of each candidate, in a list that begins with the newest release."""
+    return list({evidence.spec: evidence for evidence in reversed(evidences)}.values())[::-1]
 
 
 def _champions(name: str, found: list[Evidence]) -> dict[str, str]:

@@ -93,7 +93,7 @@ def _accuracy_lines(evidence: Evidence) -> list[str]:
         f"drop {accuracy.drop:+.4f}, between {accuracy.drop_lower:+.4f} and {accuracy.drop_upper:+.4f} "
         f"(each bound at {accuracy.confidence:.0%}, {accuracy.method})",
         f"changed answers: {accuracy.flips if accuracy.flips is not None else 'not applicable'}; "
-        f"worst class: {accuracy.worst_class or 'not applicable'}",
+        f"worst class: {accuracy.worst_class or 'none'}",
         f"outputs differ by at most {parity.max_abs_diff:.4g}, cosine {parity.cosine:.6f}",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,8 +95,14 @@ class MlflowRegistry:
             )
         if known := self._connection.versions(name, (EVIDENCE_TAG, sha256)):
             return str(known[0].version)
-        model = self._connection.client.get_logged_model(release.model_ids[sha256])
-        return self._connection.create_version(name, model.model_id, model.source_run_id, version_tags(evidence))
+        client = self._connection.client
+        model = client.get_logged_model(release.model_ids[sha256])
+        version = self._connection.create_version(name, model.model_id, model.source_run_id, version_tags(evidence))
+        # MLflow's page of candidates links to the version through this tag.
+        client.set_logged_model_tags(
+            model.model_id, {"mlflow.modelVersions": json.dumps([{"name": name, "version": version}])}
+        )
+        return version
 
     @at_border
     def version(self, name: str, version: str) -> RegisteredEngine:

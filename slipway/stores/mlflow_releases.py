@@ -59,6 +59,7 @@ def record_release(
     _end_abandoned(connection, experiment, release.model.name)
     client, model = connection.client, release.model
     tags = {KIND_TAG: "release", KEY_TAG: key, MODEL_TAG: model.name, OWNER_TAG: _owner()}
+    tags |= {f"slipway.verdict.{outcome.target}": outcome.decision.verdict.value for outcome in release.targets}
     model_ids: dict[str, str] = {}
     with connection.run(experiment, f"{model.name}/{model.version}", tags) as run_id:
         for file in files:
