@@ -1,0 +1,74 @@
+"""Release both examples and write their tables into README.md: the source of every figure there.
+
+Run it on an idle machine: ``.venv/bin/python benchmarks/examples.py``. It takes a few minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+EXAMPLES = ("digits", "cifar10")
+HEADINGS = ("variant", "engine", "top-1", "drop ≤", "p50 ms", "p99 ms", "speed-up", "size MB", "verdict")
+
+
+def release(example: str) -> dict[str, Any]:
+    """What ``slipway demo EXAMPLE --json --fresh`` prints: everything measured anew."""
+    command = [sys.executable, "-m", "slipway.cli", "demo", example, "--json", "--fresh"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The candidates of each target as Markdown, the chosen one in bold, with the machine below."""
+    lines = []
+    for target in result["targets"].values():
+        reference, hardware = target["reference"], target["hardware"]
+        lines += [_line(HEADINGS), _line("---" for _ in HEADINGS)]
+        p50, p99 = (f"{reference[name]:.3f}" for name in ("latency_p50_ms", "latency_p99_ms"))
+        lines += [_line(("reference", "eager fp32", f"{reference['value']:.4f}", "", p50, p99, "1", "", ""))]
+        lines += [_line(_row(c, c["digest"] == target["chosen"])) for c in target["candidates"] if c["digest"]]
+        skipped = [f"{c['variant']}/{c['engine']}" for c in target["candidates"] if not c["digest"]]
+        machine = f"{hardware['cpu']}, {hardware['cores']} cores, {', '.join(hardware['isa'])}"
+        lines += ["", f"Measured on {machine}, batch 1. Skipped, each with its reason: {', '.join(skipped)}.", ""]
+    return "\n".join(lines)
+
+
+def _row(candidate: dict[str, Any], chosen: bool) -> list[str]:
+    accuracy, latency = candidate["accuracy"], candidate["latency"]
+    cells = [
+        candidate["variant"],
+        candidate["engine"],
+        f"{accuracy['value']:.4f}",
+        f"{accuracy['drop_upper']:+.4f}",
+        f"{latency['p50_ms']:.3f}",
+        f"{latency['p99_ms']:.3f}" if latency["p99_ms"] is not None else "-",
+        f"{candidate['speedup']:.2f}x",
+        f"{candidate['size_bytes'] / 1e6:.2f}",
+        candidate["verdict"],
+    ]
+    return [f"**{cell}**" for cell in cells] if chosen else cells
+
+
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Replace what stands between the markers of each example in README.md."""
+    for example in EXAMPLES:
+        text = README.read_text(encoding="utf-8")
+        begin, end = f"<!-- {example}: benchmarks/examples.py -->", f"<!-- {example}: end -->"
+        fresh = f"{begin}\n{table(release(example))}{end}"
+        README.write_text(re.sub(f"{begin}.*?{end}", lambda _, new=fresh: new, text, flags=re.DOTALL), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
