@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,7 @@ class OpenVinoEngine:
             BadInputError: the source is not ONNX, or its names are not the signature's.
             UnsupportedError: an operator is unknown to OpenVINO, or the variant is bf16 and this CPU has no bfloat16.
         """
+        _decline_telemetry()
         import openvino
 
         core = openvino.Core()
@@ -69,6 +71,7 @@ class OpenVinoEngine:
         Raises:
             BadInputError: the directory is not one of this engine's.
         """
+        _decline_telemetry()
         import openvino
 
         core = openvino.Core()
@@ -105,6 +108,11 @@ class OpenVinoSession(CheckedSession):
 
     def _close(self) -> None:
         del self._request, self._compiled
+
+
+def _decline_telemetry() -> None:
+    """Let OpenVINO take the stub that it has for an absent telemetry package: its import would report to its maker."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is Python's mark of an absent module
 
 
 def _read(core: openvino.Core, path: Path, wanted: str) -> openvino.Model:
