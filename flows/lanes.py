@@ -12,9 +12,10 @@ from slipway.config import Params
 from slipway.engines import engine
 from slipway.records import Built, CandidateSpec, Failure, Form, Predictions, Validated
 from slipway.steps.build import reference_of, refusal
+from slipway.steps.candidates import candidates, wanted
 from slipway.steps.judge import Context
 from slipway.steps.outcomes import failure
-from slipway.stores.objects import ObjectStore
+from slipway.stores.objects import DamagedObjectError, MissingObjectError, ObjectStore
 from tasks.build import build
 from tasks.export import export
 from tasks.progress import tell
@@ -34,12 +35,20 @@ class Lane:
     steps: Steps
     refused: Failure | None = None
 
+    def wait(self) -> None:
+        """Return when nothing of this candidate is running any more."""
+        for _, future in self.steps:
+            future.wait()
+
     def outcomes(self) -> tuple[Built | Failure, Validated | Failure]:
-        """Wait, and tell the results of build and validate; a step that broke down is a Failure from there on."""
+        """Tell the results of build and validate after `wait`; a step that broke down is a Failure from there on.
+
+        Raises:
+            MissingObjectError, DamagedObjectError: the object store lost what a cached result names.
+        """
         ended = self.refused
         results: dict[str, Any] = {"build": ended, "validate": ended}
         for step, future in self.steps:
-            future.wait()
             results[step] = ended or _result(step, future)
             ended = results[step] if isinstance(results[step], Failure) else None
         return results["build"], results["validate"]
@@ -57,25 +66,18 @@ class Lanes:
 
 def start(params: Params, objects: ObjectStore, context: Context) -> list[Lanes]:
     """Submit every step of every candidate; exports and variants are shared by all engines that build from them."""
-    specs = {
-        name: [
-            CandidateSpec(target=name, variant=variant, engine=runtime)
-            for variant in params.variants
-            for runtime in target.engines
-        ]
-        for name, target in params.targets.items()
-    }
+    specs = {name: candidates(params, name) for name in params.targets}
     made = _start_variants(objects, context, [spec for found in specs.values() for spec in found])
     return [_start_target(params, objects, context, name, specs[name], made) for name in params.targets]
 
 
 def _start_variants(objects: ObjectStore, context: Context, specs: Iterable[CandidateSpec]) -> Made:
-    wanted = sorted({(spec.variant, engine(spec.engine).form) for spec in specs if refusal(spec) is None})
+    pairs = sorted(wanted(specs))
     exported = {
-        form: export.submit(objects, context.model, form, context.data) for form in sorted({form for _, form in wanted})
+        form: export.submit(objects, context.model, form, context.data) for form in sorted({form for _, form in pairs})
     }
     made = {}
-    for variant, form in wanted:
+    for variant, form in pairs:
         file = quantize.submit(objects, context.model, form, exported[form], variant, context.data, context.calibration)
         made[variant, form] = (("export", exported[form]), ("quantize", file))
     return made
@@ -101,4 +103,6 @@ def _start_target(
 
 def _result(step: str, future: PrefectFuture[Any]) -> Any:
     result = future.state.result(raise_on_failure=False)
+    if isinstance(result, MissingObjectError | DamagedObjectError):
+        raise result  # says nothing about the candidate
     return failure(step, result) if isinstance(result, BaseException) else result

@@ -9,19 +9,22 @@ from typing import Any
 from filelock import FileLock, Timeout
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.lanes import Lane, Lanes, start
+from flows.lanes import Lanes, start
 from slipway.config import Params
 from slipway.errors import BadInputError
 from slipway.records import Artifact, Built, ReleaseResult, TargetOutcome, Validated
 from slipway.steps.judge import Context, conclude, judge, release_of
 from slipway.steps.summary import markdown
+from slipway.stores.objects import DamagedObjectError, MissingObjectError
 from slipway.stores.registry import ModelVersionRef
 from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, workshop
 from tasks.benchmark import benchmark, find_champion
 from tasks.data import check_data
 from tasks.fetch import fetch
+from tasks.progress import tell
 from tasks.promote import promote
 from tasks.register import register
 from tasks.report import report
@@ -41,15 +44,25 @@ def release(params: Params, targets: tuple[str, ...] = ()) -> ReleaseResult:
     version = shop.registry.resolve(params.model)
     try:
         with FileLock(shop.state / f"release-{version.name}.lock", timeout=0):
-            return _release(params, shop, version)
+            return _healed_release(params, shop, version)
     except Timeout:
         raise BadInputError(f"another release of {version.name} is running in this project; wait for it") from None
+
+
+def _healed_release(params: Params, shop: Workshop, version: ModelVersionRef) -> ReleaseResult:
+    try:
+        return _release(params, shop, version)
+    except (MissingObjectError, DamagedObjectError) as error:
+        # The cache remembers results whose bytes are gone; only the steps that made them can bring them back.
+        tell("release", "start", "again", f"every step, because {error}")
+        with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
+            return _release(params, shop, version)
 
 
 def _release(params: Params, shop: Workshop, version: ModelVersionRef) -> ReleaseResult:
     context = _prepare(params, shop, version)
     prepared = start(params, shop.objects, context)
-    _follow([lane for lanes in prepared for lane in lanes.lanes], context)
+    _follow(prepared, context)
     outcomes = [_conclude(params, shop, context, lanes) for lanes in prepared]
     done = release_of(context, params.accuracy.metric, [outcome for outcome, _ in outcomes])
     create_markdown_artifact(markdown(done), key="release-report", description=f"Release of {context.model.uri}")
@@ -75,13 +88,20 @@ def _prepare(params: Params, shop: Workshop, version: ModelVersionRef) -> Contex
     )
 
 
-def _follow(lanes: Sequence[Lane], context: Context) -> None:
-    """Wait until every candidate is validated: a build beside a benchmark would be measured too."""
+def _follow(prepared: Sequence[Lanes], context: Context) -> None:
+    """Wait until every candidate is validated: a build beside a benchmark would be measured too.
+
+    Raises:
+        SlipwayError: a reference could not be evaluated, and without it no candidate can be judged.
+    """
+    lanes = [lane for one in prepared for lane in one.lanes]
     description = f"Candidates of {context.model.uri}"
     artifact: Any = create_progress_artifact(0.0, key="release-progress", description=description)
     for done, lane in enumerate(lanes, start=1):
-        lane.outcomes()
+        lane.wait()
         update_progress_artifact(artifact, 100 * done / len(lanes))
+    for one in prepared:
+        one.predictions.result()
 
 
 def _conclude(params: Params, shop: Workshop, context: Context, lanes: Lanes) -> tuple[TargetOutcome, list[Artifact]]:

@@ -143,11 +143,11 @@ def _explain(error: Any) -> str:
 
 def _section_at(location: list[str]) -> type[Section] | None:
     section: type[Section] = Params
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         if section is Params and part == "targets":
+            next(parts, None)  # the target's own name
             section = TargetParams
-        elif section is TargetParams and part not in TargetParams.model_fields:
-            continue  # the target's own name
         else:
             annotation = section.model_fields[part].annotation
             if not (isinstance(annotation, type) and issubclass(annotation, Section)):

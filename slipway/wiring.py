@@ -15,6 +15,7 @@ from slipway.config import Params
 from slipway.engines import availabilities, engine
 from slipway.errors import BadInputError, InfrastructureError
 from slipway.measure import hardware
+from slipway.measure.metrics import metric
 from slipway.records import Hardware
 from slipway.stores.mlflow_connection import embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
@@ -44,10 +45,19 @@ class Workshop:
 
 
 def workshop(root: Path | None = None) -> Workshop:
-    """The stores of the project in ``root`` (default: the current directory), as the environment chooses them."""
+    """The stores of the project in ``root`` (default: the current directory), as the environment chooses them.
+
+    Raises:
+        BadInputError: nothing can be kept there.
+    """
     root = (root or Path.cwd()).resolve()
     state = root / STATE_DIRECTORY
-    state.mkdir(exist_ok=True)
+    try:
+        state.mkdir(exist_ok=True)
+    except OSError as error:
+        raise BadInputError(
+            f"cannot make {state}: {error.strerror}; work in a directory that can be written to"
+        ) from error
     uri, artifacts = embedded(state)
     registry = MlflowRegistry(uri, artifacts, Path(slipway.__file__).parent / "serving" / "pyfunc_engine.py")
     return Workshop(root=root, objects=ObjectStore(state / "objects"), registry=registry)
@@ -63,7 +73,9 @@ def embed_prefect(root: Path | None = None) -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }
     if not {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & os.environ.keys():
-        defaults |= {"PREFECT_HOME": str(state / "prefect"), "PREFECT_LOGGING_LEVEL": "CRITICAL"}
+        # The root logger's is for the libraries' warnings, which Prefect would print between the lines of progress.
+        levels = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_ROOT_LEVEL": "ERROR"}
+        defaults |= {"PREFECT_HOME": str(state / "prefect"), **levels}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 
@@ -84,7 +96,8 @@ def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:
     """``params`` reduced to the targets asked for, after checking what can be checked before any work.
 
     Raises:
-        BadInputError: an unknown target or engine, a target on a work pool, or int8-static without calibration data.
+        BadInputError: an unknown target, engine or metric, more threads than CPUs, a target on a work pool, or
+            int8-static without calibration data.
     """
     for name in only:
         if name not in params.targets:
@@ -98,6 +111,11 @@ def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:
                 f"target {name!r} asks for work pool {target.work_pool!r}, but this version builds on this host alone; "
                 "set work_pool: null"
             )
+        if max(target.threads) > (cpus := len(os.sched_getaffinity(0))):
+            raise BadInputError(
+                f"target {name!r} asks for {max(target.threads)} threads, this host gives {cpus} CPUs; ask for fewer"
+            )
+    metric(params.accuracy.metric)
     if "int8-static" in params.variants and params.data.calibration is None:
         raise BadInputError(
             "variant int8-static needs calibration data: set data.calibration to a DVC-tracked directory"
@@ -111,12 +129,23 @@ def host_hardware() -> Hardware:
 
 
 def code_revision(root: Path) -> str:
-    """The git revision of the project, marked ``-dirty`` if it has changes; outside git, Slipway's version."""
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except OSError:
-        result = None
-    if result is None or result.returncode:
+    """The git revision of the project, marked ``-dirty`` if it has changes; outside git, Slipway's version.
+
+    ``dvc.lock`` does not count: it is what a run of the same code leaves behind.
+    """
+    revision = _git(root, "rev-parse", "HEAD")
+    if revision is None:
         return f"slipway {slipway.__version__}"
-    return result.stdout.strip()
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)dvc.lock")
+    return f"{revision}-dirty" if changes else revision
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git answers in ``root``; None where it cannot, or where there is no git."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=30, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -17,8 +17,8 @@ from slipway.errors import InfrastructureError
 from tasks.progress import on_change
 
 RUNTIMES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
-# The rooms whose code a result can depend on.
-ROOMS = ("decisions", "engines", "exports", "measure", "steps", "stores", "variants")
+# What of Slipway's source a result can depend on.
+SOURCES = ("decisions", "engines", "exports", "measure", "steps", "stores", "variants", "config.py", "records.py")
 # Stores say where bytes lie, not what they are.
 PLACES = frozenset({"objects", "registry"})
 
@@ -47,8 +47,9 @@ def surroundings() -> tuple[str, ...]:
     """What results depend on beside their inputs: the source of Slipway's steps and the versions of the runtimes."""
     source = hashlib.sha256()
     package = Path(slipway.__file__).parent
-    for room in ROOMS:
-        for file in sorted((package / room).rglob("*.py")):
+    for name in SOURCES:
+        place = package / name
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             source.update(file.read_bytes())
     return (source.hexdigest(), *(f"{name}=={_version(name)}" for name in RUNTIMES))
 

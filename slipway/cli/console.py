@@ -18,7 +18,7 @@ STYLES = {"PASS": "green", "FAIL": "red", "ERROR": "bold red", "INCONCLUSIVE": "
 PROGRESS_LOGGER = "slipway.progress"
 PIPED_WIDTH = 200
 
-out = Console(soft_wrap=True)
+out = Console(soft_wrap=True, markup=False)  # a reason may hold brackets, as in: pip install 'slipway[openvino]'
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -39,7 +39,7 @@ def print_json(value: object) -> None:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
     """A table on stdout; verdicts are coloured, and a row that begins with the mark of choice is bold."""
-    table = Table(*headings, title=title, title_justify="left", title_style="bold")
+    table = Table(*headings, title=title and escape(title), title_justify="left", title_style="bold")
     for row in rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row), style="bold" if row[0] == "►" else "")
     # Piped into a file the table keeps its full width.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from slipway.cli.console import tell
+from slipway.cli.console import print_json, tell
 from slipway.cli.release import FreshOption, JsonOption, run_release
 from slipway.config import load_params
 from slipway.examples import EXAMPLES, example
@@ -28,6 +28,8 @@ def demo(
     chosen, shop = example(name), workshop()
     version = chosen.prepare(shop.root, shop.registry, tell)
     if prepare_only:
+        if as_json:
+            print_json({"model": version.uri})
         return
     params = load_params(chosen.params)
     raise typer.Exit(run_release(params.model_copy(update={"model": version.uri}), [], as_json, fresh))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from slipway.cli.console import out, print_json, print_table, tell
-from slipway.cli.release import JsonOption, ParamsOption
+from slipway.cli.release import DEFAULT_PARAMS, JsonOption
 from slipway.config import load_params
 from slipway.errors import BadInputError
 from slipway.records import Decision, Evidence
@@ -22,6 +23,9 @@ from slipway.wiring import load_flow, workshop
 
 NameArgument = Annotated[str, typer.Argument(help="The registered engine, NAME.TARGET, such as digits-resnet.x86.")]
 VersionArgument = Annotated[str, typer.Argument(help="Its version.")]
+OwnParamsOption = Annotated[
+    Path | None, typer.Option("--params", help="Whose test data must be unchanged (default: params.yaml, if there).")
+]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept with the version.")]
 
 
@@ -38,9 +42,12 @@ def candidates(
     as_json: JsonOption = False,
 ) -> None:
     """Table of what was measured on a model's candidates; of each its newest evidence."""
-    shop = workshop()
-    found = _newest(shop.registry.candidates(name, target))
-    champions = _champions(name, found)
+    every = workshop().registry.candidates(name, target)
+    if not every:
+        asked = f"{name} on target {target}" if target else name
+        raise BadInputError(f"no candidate of {asked} was ever measured here; run `slipway release` on a version of it")
+    champions = _champions(name, every)
+    found = _current(every, champions)
     if plot is not None:
         write_plot(f"candidates of {name}", points(found, champions), plot)
         tell(f"wrote {plot}")
@@ -52,15 +59,23 @@ def candidates(
     print_table((*HEADINGS, "digest", "target"), rows, title=f"candidates of {name}; ► serves as champion")
 
 
-def _newest(evidences: list[Evidence]) -> list[Evidence]:
-    """The first of each candidate, in a list that begins with the newest release."""
-    return list({evidence.spec: evidence for evidence in reversed(evidences)}.values())[::-1]
+def _current(every: list[Evidence], champions: Mapping[str, str]) -> list[Evidence]:
+    """Of each candidate, and of each champion's file, the newest evidence; ``every`` begins with the newest release."""
+    specs, files = set(), set()
+    current = []
+    for evidence in every:
+        serves_unseen = evidence.digest in champions and evidence.digest not in files
+        if evidence.spec not in specs or serves_unseen:
+            current.append(evidence)
+        specs.add(evidence.spec)
+        files.add(evidence.digest)
+    return current
 
 
-def _champions(name: str, found: list[Evidence]) -> dict[str, str]:
-    """Registry URI by digest of the champion of each target in ``found``."""
+def _champions(name: str, every: list[Evidence]) -> dict[str, str]:
+    """Registry URI by digest of the champion of each target in ``every``."""
     registry, champions = workshop().registry, {}
-    for target in sorted({evidence.spec.target for evidence in found}):
+    for target in sorted({evidence.spec.target for evidence in every}):
         version = registry.champion(f"{name}.{target}")
         if version is not None:
             engine = registry.version(f"{name}.{target}", version)
@@ -88,7 +103,7 @@ def approve(
     name: NameArgument,
     version: VersionArgument,
     reason: ReasonOption,
-    params: ParamsOption = Path("params.yaml"),
+    params: OwnParamsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Promote a version to champion, after reading its evidence again and re-checking every gate."""
@@ -105,7 +120,7 @@ def _decide(name: str, version: str, word: str, reason: str, params: Path | None
         raise BadInputError(f"cannot {word} {name} version {version} without a reason; give --reason TEXT")
     shop = workshop()
     engine = shop.registry.version(name, version)
-    data_md5 = _current_data_md5(params, engine.evidence) if params else None
+    data_md5 = _current_data_md5(params, engine.evidence) if word == "approve" else None
     decision: Decision = load_flow("promote")(name, version, word, _person(), reason, data_md5)
     if as_json:
         print_json({"name": name, "version": version, **decision.model_dump(mode="json")})
@@ -115,15 +130,22 @@ def _decide(name: str, version: str, word: str, reason: str, params: Path | None
 
 
 def _person() -> str:
-    """MLflow's user where one is set, who is authenticated there; else the operating system's."""
-    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    """MLflow's user where one is set, who is authenticated there; else the operating system's.
+
+    Raises:
+        BadInputError: neither has a name.
+    """
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError) as error:  # a container's user need not have a name
+        raise BadInputError("cannot tell who decides: this user has no name; set MLFLOW_TRACKING_USERNAME") from error
 
 
-def _current_data_md5(params: Path, evidence: Evidence) -> str | None:
-    """The md5 of the test data as it lies here now, if these parameters are about the evidence's model at all."""
-    if not params.exists():
+def _current_data_md5(params: Path | None, evidence: Evidence) -> str | None:
+    """The md5 of the test data as it lies here now, if there are parameters and they are about the evidence's model."""
+    if params is None and not DEFAULT_PARAMS.exists():
         return None
-    described = load_params(params)
+    described = load_params(params or DEFAULT_PARAMS)
     if parse_model_uri(described.model)[0] != parse_model_uri(evidence.model_uri)[0]:
         return None
     return verify(described.data.test).md5 if described.data.test.exists() else None

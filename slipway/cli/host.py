@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from slipway.cli.console import out, print_json, print_table
-from slipway.cli.release import JsonOption, ParamsOption
+from slipway.cli.release import DEFAULT_PARAMS, JsonOption, ParamsOption
 from slipway.config import load_params
 from slipway.engines import availabilities
 from slipway.records import Verdict
@@ -41,7 +39,7 @@ def targets(as_json: JsonOption = False) -> None:
     )
 
 
-def doctor(params: ParamsOption = Path("params.yaml"), as_json: JsonOption = False) -> None:
+def doctor(params: ParamsOption = DEFAULT_PARAMS, as_json: JsonOption = False) -> None:
     """Check the set-up: versions, stores, data, engines, stale champions."""
     described, shop = load_params(params), workshop()
     data = [path for path in (described.data.test, described.data.calibration) if path]

@@ -48,10 +48,18 @@ def main() -> None:
     except SlipwayError as error:
         _end(str(error), error.exit_code)
     except Exception as error:  # noqa: BLE001 - the last line of defence: nobody is shown a traceback
-        log = Path(STATE_DIRECTORY) / "last-error.txt"
+        _end(f"unforeseen {type(error).__name__}: {error}; {_kept(traceback.format_exc())}", UNFORESEEN_EXIT_CODE)
+
+
+def _kept(trace: str) -> str:
+    """Keep the traceback for a report, and tell where; it may be the disk itself that failed."""
+    log = Path(STATE_DIRECTORY) / "last-error.txt"
+    try:
         log.parent.mkdir(exist_ok=True)
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        _end(f"unforeseen {type(error).__name__}: {error}; please report it with {log}", UNFORESEEN_EXIT_CODE)
+        log.write_text(trace, encoding="utf-8")
+    except OSError as error:
+        return f"please report it; its traceback could not be kept in {log}: {error.strerror}"
+    return f"please report it with {log}"
 
 
 def _end(message: str, code: int) -> None:

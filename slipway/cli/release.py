@@ -13,8 +13,9 @@ from slipway.cli.console import out, print_json, print_table, progress, tell
 from slipway.config import Params, load_params
 from slipway.records import ReleaseResult, TargetOutcome, Verdict
 from slipway.steps.summary import HEADINGS, candidate_row, is_chosen, reference_row, release_json
-from slipway.wiring import load_flow, workshop
+from slipway.wiring import check_targets, load_flow, workshop
 
+DEFAULT_PARAMS = Path("params.yaml")
 ParamsOption = Annotated[Path, typer.Option("--params", help="The release's description.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Run every step again, whatever the cache holds.")]
@@ -27,7 +28,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def release(
     model_uri: Annotated[str, typer.Argument(help="models:/NAME/VERSION or models:/NAME@ALIAS")],
-    params: ParamsOption = Path("params.yaml"),
+    params: ParamsOption = DEFAULT_PARAMS,
     target: Annotated[list[str] | None, typer.Option(help="Only this target; may be repeated.")] = None,
     as_json: JsonOption = False,
     fresh: FreshOption = False,
@@ -42,9 +43,12 @@ def run_release(params: Params, targets: list[str], as_json: bool, fresh: bool) 
     start = time.monotonic()
     if fresh:
         os.environ["PREFECT_TASKS_REFRESH_CACHE"] = "true"
+    # What the flow would refuse first is told before Prefect starts, which takes seconds.
+    params = check_targets(params, tuple(targets))
+    workshop().registry.resolve(params.model)
     flow = load_flow("release")
     with progress():
-        result: ReleaseResult = flow(params, tuple(targets))
+        result: ReleaseResult = flow(params)
     seconds = time.monotonic() - start
     if as_json:
         print_json(release_json(result.release, _uris(result), seconds))

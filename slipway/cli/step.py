@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from pydantic import BaseModel
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from slipway.cli.console import tell
-from slipway.cli.release import ParamsOption
+from slipway.cli.console import err, tell
+from slipway.cli.release import DEFAULT_PARAMS, ParamsOption
 from slipway.config import Params, load_params
 from slipway.engines import engine
+from slipway.errors import BadInputError, UnsupportedError
 from slipway.records import (
     Built,
     CandidateSpec,
+    DataSource,
     Exported,
     Failure,
     Form,
+    Hardware,
     ModelSource,
     Predictions,
     Release,
@@ -31,20 +35,24 @@ from slipway.records import (
 from slipway.steps import bundles
 from slipway.steps.benchmark import Timings, benchmark
 from slipway.steps.build import build, reference_of, refusal
+from slipway.steps.candidates import candidates, wanted
+from slipway.steps.convert import convert, open_source
 from slipway.steps.data import CheckedData, check_data
 from slipway.steps.export import export
 from slipway.steps.fetch import fetch
 from slipway.steps.judge import Context, conclude, judge, release_of
-from slipway.steps.outcomes import definite
+from slipway.steps.outcomes import definite, failure
 from slipway.steps.quantize import quantize
 from slipway.steps.report import report
-from slipway.steps.summary import metrics_json
+from slipway.steps.summary import is_chosen
+from slipway.steps.tables import tables
 from slipway.steps.validate import evaluate_reference, validate
+from slipway.stores.conversion import Format, InputSpec
+from slipway.stores.tracking import verify
+from slipway.variants import variant as variant_kind
 from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, workshop
 
-T = TypeVar("T", bound=BaseModel)
 OUT = Path("stages")
-PARAMS = Path("params.yaml")
 TargetOption = Annotated[str, typer.Option("--target", help="A target of params.yaml.")]
 EngineOption = Annotated[str, typer.Option("--engine", help="An engine of that target.")]
 VariantOption = Annotated[str, typer.Option("--variant", help="A variant of params.yaml.")]
@@ -58,22 +66,17 @@ def add_commands(parent: typer.Typer) -> None:
     parent.add_typer(app, name="step")
 
 
-def _finish(shop: Workshop, record: BaseModel, *place: str) -> None:
-    directory = OUT.joinpath(*place)
-    bundles.save(directory, record, shop.objects)
-    tell(f"{'/'.join(place)}: {record.decision.reasons[0] if isinstance(record, Failure) else 'done'}")
-
-
-def _load_source(shop: Workshop) -> ModelSource:
-    return bundles.load(OUT / "fetch", ModelSource, shop.objects)
-
-
-def _load_data(shop: Workshop) -> CheckedData:
-    return bundles.load(OUT / "verify", CheckedData, shop.objects)
+@app.command("hardware")
+def hardware_command() -> None:
+    """Describe this host, so that what another one built or measured is never taken for its own."""
+    hardware = host_hardware()
+    _finish(workshop(), hardware, "hardware")
+    # Alone in a file, so that what depends on it sees a change of behaviour and nothing else.
+    (OUT / "hardware" / "fingerprint").write_text(hardware.fingerprint + "\n", encoding="ascii")
 
 
 @app.command("fetch")
-def fetch_command(params: ParamsOption = PARAMS) -> None:
+def fetch_command(params: ParamsOption = DEFAULT_PARAMS) -> None:
     """Fetch the model version from the registry."""
     described, shop = load_params(params), workshop()
     version = shop.registry.resolve(described.model)
@@ -81,18 +84,33 @@ def fetch_command(params: ParamsOption = PARAMS) -> None:
 
 
 @app.command("verify")
-def verify_command(params: ParamsOption = PARAMS) -> None:
-    """Hash test and calibration data against what DVC tracks."""
+def verify_command(
+    params: ParamsOption = DEFAULT_PARAMS,
+    revision: Annotated[str | None, typer.Option(help="Also hold the data against this git revision.")] = None,
+) -> None:
+    """Hash test and calibration data against what git and DVC track, and tell each variant what it may read."""
     described, shop = check_targets(load_params(params)), workshop()
+    for directory in filter(None, (described.data.test, described.data.calibration)):
+        if revision is not None:
+            verify(directory, revision)
     names = [spec.name for spec in _load_source(shop).signature.inputs]
-    _finish(shop, check_data(described.data.test, described.data.calibration, names), "verify")
+    checked = check_data(described.data.test, described.data.calibration, names)
+    _finish(shop, checked, "verify")
+    bundles.save(OUT / "verify" / "test", checked.test, shop.objects)
+    for variant in described.variants:
+        calibration = checked.calibration if variant_kind(variant).needs_calibration else None
+        bundles.save(OUT / "verify" / variant, CheckedData(test=checked.test, calibration=calibration), shop.objects)
 
 
 @app.command("export")
-def export_command(form: FormOption) -> None:
+def export_command(form: FormOption, params: ParamsOption = DEFAULT_PARAMS) -> None:
     """Export the fp32 model into one form, checked against eager PyTorch."""
-    shop = workshop()
-    exported = definite(export)(shop.objects, _load_source(shop), form, _load_data(shop).test)
+    described, shop = check_targets(load_params(params)), workshop()
+    specs = [spec for target in described.targets for spec in candidates(described, target)]
+    if form in {wanted_form for _, wanted_form in wanted(specs)}:
+        exported = definite(export)(shop.objects, _load_source(shop), form, _load_test(shop))
+    else:
+        exported = failure("export", UnsupportedError(f"no engine of {params} builds from the form {form}"))
     _finish(shop, exported, "export", form)
 
 
@@ -100,32 +118,28 @@ def export_command(form: FormOption) -> None:
 def quantize_command(variant: VariantOption, form: FormOption) -> None:
     """Make one variant in one form."""
     shop = workshop()
-    data, exported = _load_data(shop), bundles.load_outcome(OUT / "export" / form, Exported, shop.objects)
-    made = definite(quantize)(shop.objects, _load_source(shop), exported, variant, data.test, data.calibration)
-    _finish(shop, made, "quantize", form, variant)
+    exported = bundles.load_outcome(OUT / "export" / form, Exported, shop.objects)
+    data = bundles.load(OUT / "verify" / variant, CheckedData, shop.objects)
+    sources = (_unchanged(data.test), data.calibration and _unchanged(data.calibration))
+    made = definite(quantize)(shop.objects, _load_source(shop), exported, variant, *sources)
+    _finish(shop, made, "quantize", variant, form)
 
 
 @app.command("reference")
-def reference_command(target: TargetOption, params: ParamsOption = PARAMS) -> None:
+def reference_command(target: TargetOption, params: ParamsOption = DEFAULT_PARAMS) -> None:
     """Answer the whole test set with the reference of a target."""
     described, shop = check_targets(load_params(params), (target,)), workshop()
     reference = reference_of(_load_source(shop), target)
     threads = min(described.targets[target].threads)
-    answers = evaluate_reference(shop.objects, reference, _load_data(shop).test, described.accuracy, threads)
+    answers = evaluate_reference(shop.objects, reference, _load_test(shop), described.accuracy, threads)
     _finish(shop, answers, "reference", target)
-
-
-@app.command("hardware")
-def hardware_command() -> None:
-    """Describe this host, so that latencies of another host are never taken for its own."""
-    _finish(workshop(), host_hardware(), "hardware")
 
 
 @app.command("build")
 def build_command(target: TargetOption, runtime: EngineOption, variant: VariantOption) -> None:
     """Build one candidate."""
     shop, spec = workshop(), CandidateSpec(target=target, variant=variant, engine=runtime)
-    place = OUT / "quantize" / engine(runtime).form / variant
+    place = OUT / "quantize" / variant / engine(runtime).form
     file = bundles.load_outcome(place, VariantFile, shop.objects)
     built = refusal(spec) or definite(build)(shop.objects, spec, file, _load_source(shop).signature)
     _finish(shop, built, "build", target, runtime, variant)
@@ -133,19 +147,20 @@ def build_command(target: TargetOption, runtime: EngineOption, variant: VariantO
 
 @app.command("validate")
 def validate_command(
-    target: TargetOption, runtime: EngineOption, variant: VariantOption, params: ParamsOption = PARAMS
+    target: TargetOption, runtime: EngineOption, variant: VariantOption, params: ParamsOption = DEFAULT_PARAMS
 ) -> None:
     """Validate one candidate on the whole test set."""
     described, shop = check_targets(load_params(params), (target,)), workshop()
-    built = _load_built(shop, CandidateSpec(target=target, variant=variant, engine=runtime))
+    spec = CandidateSpec(target=target, variant=variant, engine=runtime)
+    built = bundles.load_outcome(_place("build", spec), Built, shop.objects)
     reference = bundles.load(OUT / "reference" / target, Predictions, shop.objects)
     threads = min(described.targets[target].threads)
-    done = definite(validate)(shop.objects, built, _load_data(shop).test, reference, described.accuracy, threads)
+    done = definite(validate)(shop.objects, built, _load_test(shop), reference, described.accuracy, threads)
     _finish(shop, done, "validate", target, runtime, variant)
 
 
 @app.command("benchmark")
-def benchmark_command(target: TargetOption, params: ParamsOption = PARAMS) -> None:
+def benchmark_command(target: TargetOption, params: ParamsOption = DEFAULT_PARAMS) -> None:
     """Time all candidates of one target against the reference."""
     described, shop = check_targets(load_params(params), (target,)), workshop()
     reference = reference_of(_load_source(shop), target)
@@ -154,38 +169,88 @@ def benchmark_command(target: TargetOption, params: ParamsOption = PARAMS) -> No
         for _, built, done in _load_candidates(shop, described, target)
         if isinstance(built, Built) and isinstance(done, Validated)
     ]
-    data = _load_data(shop).test
-    timings = benchmark(shop.objects, described.targets[target], data, reference, pairs, champion=None)
+    timings = benchmark(shop.objects, described.targets[target], _load_test(shop), reference, pairs, champion=None)
     _finish(shop, timings, "benchmark", target)
 
 
 @app.command("choose")
-def choose_command(params: ParamsOption = PARAMS) -> None:
-    """Judge all candidates, choose one per target, and write the report and the metrics."""
+def choose_command(params: ParamsOption = DEFAULT_PARAMS) -> None:
+    """Judge all candidates and choose one per target."""
     described, shop = check_targets(load_params(params)), workshop()
-    data = _load_data(shop)
+    data = bundles.load(OUT / "verify", CheckedData, shop.objects)
     context = Context(
         model=_load_source(shop),
         data=data.test,
         calibration=data.calibration,
         code_revision=code_revision(shop.root),
-        hardware=host_hardware(),
+        hardware=bundles.load(OUT / "hardware", Hardware, shop.objects),
     )
     outcomes = [_conclude(described, shop, context, name) for name in described.targets]
     _finish(shop, release_of(context, described.accuracy.metric, outcomes), "choose")
+    for outcome in outcomes:
+        tell(f"{outcome.target}: {outcome.decision.verdict}: {outcome.decision.reasons[0]}")
 
 
 @app.command("report")
 def report_command() -> None:
-    """Write the report, the plots and the metrics that `dvc metrics` compares."""
-    shop = workshop()
+    """Write the report, the plots, and the figures that `dvc metrics` and `dvc plots` compare."""
+    shop, directory = workshop(), OUT / "report"
     release = bundles.load(OUT / "choose", Release, shop.objects)
-    directory = OUT / "report"
-    directory.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
     for artifact in report(shop.objects, release):
         shutil.copyfile(shop.objects.path(artifact), directory / artifact.name)
-    (directory / "metrics.json").write_text(json.dumps(metrics_json(release), indent=2) + "\n", encoding="utf-8")
+    for name, text in tables(release, lambda outcome: _load_answers(shop, outcome)).items():
+        file = directory / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
     tell(f"report: {directory}")
+
+
+@app.command("convert")
+def convert_command(
+    source: Annotated[str, typer.Argument(help="A folder or file; of a function, package.module:function.")],
+    out: Annotated[Path, typer.Argument(help="The directory of shards to write.")],
+    kind: Annotated[Format, typer.Option("--from", help="The form of the source.")],
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help="NAME[:DTYPE[:SHAPE]], as in image:float32:3x32x32; repeatable.")
+    ] = None,
+    target: Annotated[str, typer.Option(help="The column or array with the targets.")] = "target",
+    labels: Annotated[Path | None, typer.Option(help="CSV of an image folder, with a column `file`.")] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Examples per shard.")] = 1000,
+) -> None:
+    """Convert a data set into the shards that the other steps stream."""
+    stream = open_source(kind, source, [InputSpec.parse(text) for text in inputs or ()], target, labels)
+    columns = (TextColumn(f"converting {escape(source)}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=stream.total)
+        written = convert(stream, out, shard_size, lambda count: bar.advance(task, count))
+    tell(f"{out}: {len(written)} shards")
+
+
+def _finish(shop: Workshop, record: BaseModel, *place: str) -> None:
+    bundles.save(OUT.joinpath(*place), record, shop.objects)
+    tell(f"{'/'.join(place)}: {record.decision.reasons[0] if isinstance(record, Failure) else 'done'}")
+
+
+def _load_source(shop: Workshop) -> ModelSource:
+    return bundles.load(OUT / "fetch", ModelSource, shop.objects)
+
+
+def _load_test(shop: Workshop) -> DataSource:
+    return _unchanged(bundles.load(OUT / "verify" / "test", DataSource, shop.objects))
+
+
+def _unchanged(source: DataSource) -> DataSource:
+    """``source``, whose files were hashed anew just now: DVC starts a step without noticing every change.
+
+    Raises:
+        TamperedError: a file differs from what is tracked; it is named.
+        BadInputError: other data were tracked since the step `verify`.
+    """
+    if verify(Path(source.path)).md5 != source.md5:
+        raise BadInputError(f"data {source.path} was tracked anew since it was verified; run `dvc repro`")
+    return source
 
 
 def _conclude(described: Params, shop: Workshop, context: Context, name: str) -> TargetOutcome:
@@ -202,19 +267,20 @@ def _conclude(described: Params, shop: Workshop, context: Context, name: str) ->
 def _load_candidates(
     shop: Workshop, described: Params, name: str
 ) -> Iterator[tuple[CandidateSpec, Built | Failure, Validated | Failure]]:
-    for variant in described.variants:
-        for runtime in described.targets[name].engines:
-            spec = CandidateSpec(target=name, variant=variant, engine=runtime)
-            yield spec, _load_built(shop, spec), _load_validated(shop, spec)
+    for spec in candidates(described, name):
+        built = bundles.load_outcome(_place("build", spec), Built, shop.objects)
+        yield spec, built, bundles.load_outcome(_place("validate", spec), Validated, shop.objects)
 
 
-def _load_built(shop: Workshop, spec: CandidateSpec) -> Built | Failure:
-    return _load_either(shop, Built, "build", spec.target, spec.engine, spec.variant)
+def _load_answers(shop: Workshop, outcome: TargetOutcome) -> Path:
+    """The predictions of the chosen candidate; without one, of the reference."""
+    for evidence in outcome.candidates:
+        if is_chosen(outcome, evidence):
+            validated = bundles.load(_place("validate", evidence.spec), Validated, shop.objects)
+            return shop.objects.path(validated.predictions)
+    reference = bundles.load(OUT / "reference" / outcome.target, Predictions, shop.objects)
+    return shop.objects.path(reference.artifact)
 
 
-def _load_validated(shop: Workshop, spec: CandidateSpec) -> Validated | Failure:
-    return _load_either(shop, Validated, "validate", spec.target, spec.engine, spec.variant)
-
-
-def _load_either(shop: Workshop, kind: type[T], *place: str) -> T | Failure:
-    return bundles.load_outcome(OUT.joinpath(*place), kind, shop.objects)
+def _place(step: str, spec: CandidateSpec) -> Path:
+    return OUT / step / spec.target / spec.engine / spec.variant

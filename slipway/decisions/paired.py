@@ -17,6 +17,7 @@ from slipway.records import Accuracy
 MOST_EXAMPLES = 10_000_000
 RESAMPLES = 1_999
 MOST_UNITS = 2_000
+ROUNDING = 1e-12  # relative: what two equal float64 scores may differ by after a few operations
 _HALVINGS = 60  # of an interval of length 2: down to about 2e-18, below the spacing of floats
 
 
@@ -47,7 +48,8 @@ def bca_bounds(drops: NDArray[np.float64], confidence: float, seed: int = 0) -> 
     wrong = int(np.sum(~np.isfinite(drops)))
     if wrong:
         raise BadInputError(f"per-example drops must be finite, found {wrong} of {len(drops)} not; look at the outputs")
-    if len(drops) > 1 and np.all(drops == drops[0]):
+    # Equal but for rounding, they have no spread to resample: BCa would divide by zero.
+    if len(drops) > 1 and np.ptp(drops) <= ROUNDING * np.max(np.abs(drops)):
         return float(drops[0]), float(drops[0])
     return bca_statistic_bounds(lambda examples: float(np.mean(drops[examples])), len(drops), confidence, seed)
 

@@ -119,7 +119,9 @@ def _refusal(
     try:
         run(module, at_batch(example, signature, 1), signature)
     except Exception:  # noqa: BLE001 - whatever was raised, the cause told is the first run's
-        return BadInputError(f"the model does not run on its example: {first_line(error)}")
+        return BadInputError(
+            f"the model does not run on its example: {first_line(error)}; do its signature's shapes and dtypes fit it?"
+        )
     return BadInputError(
         f"the model's signature has a dynamic batch (-1), but it runs on a batch of 1 and not of {batch} "
         f"({first_line(error)}); log it with an input_example of batch >= 2"

@@ -38,7 +38,7 @@ def export(objects: ObjectStore, source: ModelSource, form: Form, data: DataSour
         exporter = EXPORTERS[form](module, first(sample, 2), source.signature, out)
         reference = _run("torch", objects.path(source.program), sample)
         candidate = _run(CHECKED_BY[form], out, sample)
-        parity = check_export(reference, candidate)
+        parity = check_export(reference, candidate).model_copy(update={"n": sum(CHECKED_BATCHES)})
         return Exported(form=form, artifact=objects.put(out), parity=parity, exporter=exporter)
 
 

@@ -30,14 +30,14 @@ def fetch(registry: Registry, objects: ObjectStore, version: ModelVersionRef, tr
         BadInputError: no usable signature, or a pickled model without ``trust_pickle``.
     """
     with objects.new_dir() as folder:
-        found = read_mlmodel(registry.download(version, folder))
-        if found.format == "pickle" and not trust_pickle:
-            raise BadInputError(
-                f"{version.uri} is a pickled model, and loading a pickle runs whatever code is inside it; "
-                "log it again in MLflow's default pt2 format, or set `trust_pickle: true` if you trust its author"
-            )
-        # In a process of its own: what is loaded here is somebody's model, at times somebody's code.
-        program = isolated(make_program)(found, objects, folder)
+        directory = registry.download(version, folder)
+        try:
+            found = read_mlmodel(directory)
+            _check_trusted(found, trust_pickle)
+            # In a process of its own: what is loaded here is somebody's model, at times somebody's code.
+            program = isolated(make_program)(found, objects, folder)
+        except BadInputError as error:
+            raise BadInputError(f"{version.uri}: {error}") from error
         return ModelSource(
             uri=version.uri,
             name=version.name,
@@ -46,6 +46,14 @@ def fetch(registry: Registry, objects: ObjectStore, version: ModelVersionRef, tr
             digest=digest_of(found.file),
             program=program,
             signature=found.signature,
+        )
+
+
+def _check_trusted(found: RegistryModel, trust_pickle: bool) -> None:
+    if found.format == "pickle" and not trust_pickle:
+        raise BadInputError(
+            "it is a pickled model, and loading a pickle runs whatever code is inside it; log it again in MLflow's "
+            "default pt2 format, or set `trust_pickle: true` if you trust its author"
         )
 
 

@@ -41,7 +41,8 @@ def _point(evidence: Evidence, chosen: Collection[str], front: Collection[str]) 
         role=role,
         latency_ms=evidence.timing.latency.p50_ms,
         drop=evidence.accuracy.drop * POINTS,
-        drop_upper=evidence.accuracy.drop_upper * POINTS,
+        # Drop and bound are summed in different orders: where all examples lose as much, rounding may swap the two.
+        drop_upper=max(evidence.accuracy.drop_upper, evidence.accuracy.drop) * POINTS,
     )
 
 
@@ -49,14 +50,19 @@ def write_plot(title: str, drawn: list[Point], path: Path) -> None:
     """Write the plot to ``path``, as its suffix says: ``.html`` or ``.png``.
 
     Raises:
-        BadInputError: another suffix, or nothing to draw.
+        BadInputError: another suffix, nothing to draw, or a place that cannot be written to.
     """
     writers = {".html": _write_html, ".png": _write_png}
     if path.suffix not in writers:
         raise BadInputError(f"cannot plot to {path}: give a file that ends in {' or '.join(writers)}")
     if not drawn:
         raise BadInputError(f"cannot plot {title}: no candidate has both an accuracy and a latency")
-    writers[path.suffix](title, drawn, path)
+    try:
+        writers[path.suffix](title, drawn, path)
+    except OSError as error:
+        raise BadInputError(
+            f"cannot plot to {path}: {error.strerror}; give a file in a directory that exists"
+        ) from error
 
 
 def _by_role(drawn: list[Point]) -> dict[str, list[Point]]:

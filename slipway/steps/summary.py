@@ -116,27 +116,6 @@ def _speed_lines(evidence: Evidence) -> list[str]:
     ]
 
 
-def metrics_json(release: Release) -> dict[str, object]:
-    """The figures that ``dvc metrics`` compares: per target and candidate, what was measured."""
-    return {
-        outcome.target: {
-            str(evidence.spec): {
-                "accuracy": evidence.accuracy.value,
-                "drop": evidence.accuracy.drop,
-                "drop_upper": evidence.accuracy.drop_upper,
-                "latency_p50_ms": evidence.timing.latency.p50_ms,
-                "latency_p99_ms": evidence.timing.latency.p99_ms,
-                "speedup": evidence.timing.speedup.value,
-                "size_bytes": evidence.size_bytes,
-                "chosen": is_chosen(outcome, evidence),
-            }
-            for evidence in outcome.candidates
-            if evidence.accuracy and evidence.timing
-        }
-        for outcome in release.targets
-    }
-
-
 HEADINGS = ("", "variant", "engine", "accuracy", "drop ≤", "p50 ms", "p99 ms", "speed-up", "size MB", "verdict")
 
 

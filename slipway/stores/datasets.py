@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -75,27 +75,58 @@ def examples(directory: Path, input_names: Sequence[str], n: int) -> dict[str, A
 
 
 def write_shards(directory: Path, inputs: Mapping[str, Array], target: Array, shard_size: int) -> list[Path]:
+    """As `write_batches`, of arrays that are in memory."""
+    return write_batches(directory, [Batch(dict(inputs), target)], shard_size)
+
+
+def write_batches(directory: Path, found: Iterable[Batch], shard_size: int) -> list[Path]:
     """Write ``directory`` anew as shards of up to ``shard_size`` examples; the same arrays give the same bytes.
 
-    Readers never see half of it: it is written beside and renamed into place.
+    One shard and one batch are in memory at a time. Readers never see half of the directory: it is written beside and
+    renamed into place.
 
     Raises:
-        BadInputError: there are no examples, an array is not finite, or the lengths differ.
+        BadInputError: there are no examples, an array is not finite, or batches differ in lengths, dtypes or shapes.
     """
-    arrays = {**inputs, TARGET: target}
-    _check(directory, arrays)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         fresh.mkdir()
-        for index, start in enumerate(range(0, len(target), shard_size)):
-            part = {name: array[start : start + shard_size] for name, array in arrays.items()}
+        for index, arrays in enumerate(_regrouped(directory, found, shard_size)):
             # savez stamps every member with 1980-01-01, so that the bytes depend on the arrays alone.
-            np.savez(fresh / f"shard-{index:05d}.npz", allow_pickle=False, **part)
+            np.savez(fresh / f"shard-{index:05d}.npz", allow_pickle=False, **arrays)
+        if not any(fresh.iterdir()):
+            raise BadInputError(f"{directory} would hold no examples; check the source")
         if directory.exists():
             directory.rename(old)
         fresh.rename(directory)
     return shards(directory)
+
+
+def _regrouped(directory: Path, found: Iterable[Batch], size: int) -> Iterator[dict[str, Array]]:
+    """The same examples in groups of ``size``, the last one smaller."""
+    parts: list[dict[str, Array]] = []
+    held = 0
+    first: dict[str, Array] | None = None
+    for batch in found:
+        arrays = {**batch.inputs, **({} if batch.target is None else {TARGET: batch.target})}
+        _check(directory, arrays)
+        first = first or {name: array[:0] for name, array in arrays.items()}
+        _check_alike(directory, arrays, first)
+        parts.append(arrays)
+        held += len(batch)
+        if held < size:
+            continue
+        whole, end = _joined(parts), held - held % size
+        for start in range(0, end, size):
+            yield {name: array[start : start + size] for name, array in whole.items()}
+        parts, held = [{name: array[end:] for name, array in whole.items()}], held - end
+    if held:
+        yield _joined(parts)
+
+
+def _joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def overlap(a: Path, b: Path, input_names: Sequence[str]) -> int:
@@ -142,12 +173,11 @@ def _check(path: Path, arrays: Mapping[str, Array]) -> None:
 def _check_alike(path: Path, arrays: Mapping[str, Array], first: Mapping[str, Array]) -> None:
     if arrays.keys() != first.keys():
         raise BadInputError(
-            f"{path} has arrays {', '.join(sorted(arrays))}, the first shard {', '.join(sorted(first))}; "
-            "make them alike"
+            f"{path} has arrays {', '.join(sorted(arrays))}, the first {', '.join(sorted(first))}; make them alike"
         )
     for name, array in arrays.items():
         if (array.dtype, array.shape[1:]) != (first[name].dtype, first[name].shape[1:]):
             raise BadInputError(
-                f"{path}: array {name!r} is {array.dtype}{list(array.shape[1:])} per example, in the first shard "
+                f"{path}: array {name!r} is {array.dtype}{list(array.shape[1:])} per example, in the first "
                 f"{first[name].dtype}{list(first[name].shape[1:])}; make them alike"
             )

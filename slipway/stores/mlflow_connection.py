@@ -6,12 +6,15 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import socket
+import sqlite3
 import tempfile
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -66,7 +69,7 @@ def at_border(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
             return method(self, *args, **kwargs)
         except SlipwayError:
             raise
-        except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, RequestException, SQLAlchemyError, ImportError, OSError) as error:
             raise _translated(error, self.tracking_uri) from error
 
     return wrapped
@@ -76,17 +79,18 @@ def _translated(error: Exception, uri: str) -> SlipwayError:
     text = f"MLflow at {_without_password(uri)}: {' '.join(str(error).split())[:400]}"
     code = getattr(error, "error_code", None)
     if code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-        return BadInputError(f"{text}; check the name and version")
+        return BadInputError(f"{text}; check the name, the version and MLFLOW_TRACKING_URI")
     if code == "PERMISSION_DENIED":
         return RejectedError(f"{text}; ask for EDIT permission on this model")
     if code == "UNAUTHENTICATED":
         return BadInputError(f"{text}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+    if isinstance(error, ImportError):
+        return BadInputError(f"{text}; install the driver of this database")
     return InfrastructureError(f"{text}; check that the store is up and MLFLOW_TRACKING_URI is right")
 
 
 def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return uri if parts.password is None else uri.replace(f":{parts.password}@", ":***@")
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 @functools.cache
@@ -102,7 +106,7 @@ def import_mlflow() -> None:
 
 
 class Connection:
-    """One MLflow store; connects (and creates the database) at first use."""
+    """One MLflow store; connects (and creates the database) at first use, after a look whether it is there at all."""
 
     def __init__(self, tracking_uri: str, artifact_root: Path | None) -> None:
         self.tracking_uri = tracking_uri
@@ -110,7 +114,8 @@ class Connection:
 
     @functools.cached_property
     def client(self) -> MlflowClient:
-        """The client of this store, independent of MLflow's global settings."""
+        """The client of this store, independent of MLflow's global settings. Raises as `check` does."""
+        self.check()
         import_mlflow()
         from mlflow import MlflowClient
 
@@ -120,24 +125,32 @@ class Connection:
         """Ask the store for a sign of life; seconds at most.
 
         Raises:
+            BadInputError: the URI names no store that could hold registered models.
             InfrastructureError: no answer; MLflow's own client would retry for minutes.
         """
-        parts = urlsplit(self.tracking_uri)
-        scheme = parts.scheme.partition("+")[0]
+        uri, told = self.tracking_uri, _without_password(self.tracking_uri)
+        try:
+            parts = urlsplit(uri)
+            scheme, address = parts.scheme.partition("+")[0], (parts.hostname, parts.port)
+        except ValueError:
+            scheme, address = "", (None, None)
+        if (not scheme and not uri.startswith("databricks")) or (scheme in PORTS and not address[0]):
+            raise BadInputError(
+                f"{told!r} is no URI of a store for registered models; set MLFLOW_TRACKING_URI to http://HOST:PORT, "
+                "sqlite:///FILE or a database, or unset it for the embedded store"
+            )
         try:
             if scheme in {"http", "https"}:
                 with contextlib.suppress(urllib.error.HTTPError):  # an answer, even a refusal, is a sign of life
-                    url = self.tracking_uri.rstrip("/") + "/health"
-                    urllib.request.urlopen(url, timeout=CHECK_SECONDS).close()  # noqa: S310 - scheme checked above
+                    urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=CHECK_SECONDS).close()  # noqa: S310 - scheme checked above
             elif scheme == "sqlite":
-                _check_writable(Path(self.tracking_uri.partition(":///")[2]).parent)
-            elif parts.hostname:
-                address = (parts.hostname, parts.port or PORTS.get(scheme, 0))
-                socket.create_connection(address, CHECK_SECONDS).close()
-        except (OSError, ValueError) as error:
+                _check_sqlite(Path(uri.partition(":///")[2]))
+            elif scheme in PORTS:
+                socket.create_connection((address[0], address[1] or PORTS[scheme]), CHECK_SECONDS).close()
+        except (OSError, sqlite3.Error, HTTPException) as error:
             raise InfrastructureError(
-                f"cannot reach MLflow at {_without_password(self.tracking_uri)}: {error}; start it, correct "
-                "MLFLOW_TRACKING_URI, or unset it to use the embedded store"
+                f"cannot reach MLflow at {told}: {error}; start it, correct MLFLOW_TRACKING_URI, or unset it for the "
+                "embedded store"
             ) from error
 
     def experiment(self, name: str) -> str:
@@ -260,10 +273,11 @@ def mlflow_signature(signature: Signature) -> ModelSignature:
     return ModelSignature(inputs=schema(signature.inputs), outputs=schema(signature.outputs))
 
 
-def _check_writable(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    if not os.access(directory, os.W_OK):
-        raise PermissionError(f"{directory} cannot be written to")
+def _check_sqlite(file: Path) -> None:
+    """Read from the database, which may be a new one: MLflow itself would try for minutes to open a wrong file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(file, timeout=CHECK_SECONDS)) as database:
+        database.execute("PRAGMA schema_version")
 
 
 def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:

@@ -27,7 +27,7 @@ class RegistryModel(Record):
 
 
 def read_mlmodel(directory: Path) -> RegistryModel:
-    """Read ``MLmodel`` and find the model file; nothing is unpickled.
+    """Read ``MLmodel`` and find the model file; nothing is unpickled. Messages call the model "it": name it before.
 
     Raises:
         BadInputError: not a PyTorch model, no model file, or no signature of named tensors.
@@ -36,8 +36,7 @@ def read_mlmodel(directory: Path) -> RegistryModel:
     flavors = content.get("flavors") or {}
     if "pytorch" not in flavors:
         raise BadInputError(
-            f"model {directory} was logged as {', '.join(flavors) or 'nothing'}, not as pytorch; "
-            "log it with mlflow.pytorch.log_model"
+            f"it was logged as {', '.join(flavors) or 'nothing'}, not as pytorch; log it with mlflow.pytorch.log_model"
         )
     data = directory / flavors["pytorch"].get("model_data", "data")
     signature = content.get("signature") or {}
@@ -46,8 +45,8 @@ def read_mlmodel(directory: Path) -> RegistryModel:
         format=form,
         file=file,
         signature=Signature(
-            inputs=_tensors(directory, "inputs", signature.get("inputs")),
-            outputs=_tensors(directory, "outputs", signature.get("outputs")),
+            inputs=_tensors("inputs", signature.get("inputs")),
+            outputs=_tensors("outputs", signature.get("outputs")),
         ),
     )
 
@@ -73,7 +72,7 @@ def _model_file(data: Path) -> tuple[Literal["pt2", "torchscript", "pickle"], Pa
     if program.is_file():
         return "pt2", program
     if not weights.is_file():
-        raise BadInputError(f"model directory {data} holds neither model.pt2 nor model.pth; log the model again")
+        raise BadInputError(f"its directory {data.name} holds neither model.pt2 nor model.pth; log the model again")
     return ("torchscript" if _is_torchscript(weights) else "pickle"), weights
 
 
@@ -85,18 +84,18 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
 
 
-def _tensors(directory: Path, side: str, text: str | None) -> tuple[TensorSpec, ...]:
+def _tensors(side: str, text: str | None) -> tuple[TensorSpec, ...]:
     if not text:
-        raise BadInputError(f"model {directory} has no signature of its {side}; {HOW_TO_SIGN}")
-    return tuple(_tensor(directory, side, entry) for entry in json.loads(text))
+        raise BadInputError(f"it has no signature of its {side}; {HOW_TO_SIGN}")
+    return tuple(_tensor(side, entry) for entry in json.loads(text))
 
 
-def _tensor(directory: Path, side: str, entry: dict[str, Any]) -> TensorSpec:
+def _tensor(side: str, entry: dict[str, Any]) -> TensorSpec:
     if entry.get("type") != "tensor":
-        raise BadInputError(f"model {directory}: the signature's {side} are columns, not tensors; {HOW_TO_SIGN}")
+        raise BadInputError(f"its signature's {side} are columns, not tensors; {HOW_TO_SIGN}")
     name, spec = entry.get("name"), entry.get("tensor-spec") or {}
     if not name:
-        raise BadInputError(f"model {directory}: the signature has an unnamed tensor in its {side}; {HOW_TO_SIGN}")
+        raise BadInputError(f"its signature has an unnamed tensor in the {side}; {HOW_TO_SIGN}")
     if not spec.get("dtype") or not spec.get("shape"):
-        raise BadInputError(f"model {directory}: tensor {name!r} of the signature has no shape; {HOW_TO_SIGN}")
+        raise BadInputError(f"tensor {name!r} of its signature has no shape; {HOW_TO_SIGN}")
     return TensorSpec(name=name, dtype=spec["dtype"], shape=tuple(spec["shape"]))

@@ -23,6 +23,10 @@ class MissingObjectError(InfrastructureError, FileNotFoundError):
     """The store does not hold the object, though a record names it."""
 
 
+class DamagedObjectError(TamperedError):
+    """The store held other bytes than the object's; they were moved aside, and now it is missing."""
+
+
 def digest_of(path: Path) -> str:
     """The sha256 of a file's bytes; of a directory, the sha256 of the JSON list of sorted [relative path, sha256].
 
@@ -81,7 +85,7 @@ class ObjectStore:
 
         Raises:
             MissingObjectError: the object is not here.
-            TamperedError: its bytes differ from the digest; they were moved aside, so that the step can be repeated.
+            DamagedObjectError: its bytes differ from the digest; they were moved aside, so that a step can be repeated.
         """
         path = self._address(artifact)
         if not path.exists():
@@ -92,7 +96,7 @@ class ObjectStore:
         found = digest_of(path)
         if found != artifact.digest:
             aside = self._move_aside(path)
-            raise TamperedError(
+            raise DamagedObjectError(
                 f"object {artifact.name} should hash to {artifact.digest[:12]}, found {found[:12]}; "
                 f"moved to {aside}; run the step that made it again"
             )

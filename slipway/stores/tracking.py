@@ -1,10 +1,11 @@
-"""Data under DVC: every file is hashed against the tracked md5 before it is used."""
+"""Data under DVC: every file is hashed against the md5 that git holds before it is used."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import subprocess
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,20 +21,25 @@ if TYPE_CHECKING:
 
 REMOTE_NAME = "local"
 MAX_NAMED_FILES = 5
+GIT_INDEX = ""  # as git spells it: ":./file" is the file as staged, which without changes is the committed one
+WORKING_TREE = "working tree"
+GIT_SECONDS = 30
 
 
-def verify(directory: Path) -> DataSource:
+def verify(directory: Path, revision: str = GIT_INDEX) -> DataSource:
     """Hash a tracked directory (or single file) and compare it with what DVC tracked; sizes and mtimes are not trusted.
 
+    The tracking record counts as git holds it at ``revision``, by default staged or committed: `dvc repro` rewrites the
+    one in the working tree to fit whatever data it finds. A record that git does not know counts as it lies there.
     A directory's md5 is that of the JSON list of its files' md5 and relative path, sorted by path, plus ``.dir``.
 
     Raises:
-        BadInputError: the directory is missing or not tracked.
+        BadInputError: the directory is missing or not tracked, or git has no such revision.
         TamperedError: its bytes differ from the tracked ones; the files are named where DVC's cache holds the listing.
     """
     if not directory.exists():
         raise BadInputError(f"data {directory} does not exist; run `dvc pull {directory}`, or check the path")
-    tracked = _tracked_md5(directory)
+    tracked = _tracked_md5(directory, revision)
     if tracked is None:
         raise BadInputError(f"data {directory} is not tracked by DVC; run `dvc add {directory}`")
     files = _hash_files(directory)
@@ -42,8 +48,8 @@ def verify(directory: Path) -> DataSource:
         # DVC itself trusts sizes and mtimes: without the deletion or the touch it may see no change.
         raise TamperedError(
             f"data {directory} should have md5 {tracked}, found {md5}: {_differences(directory, tracked, files)}; to "
-            f"restore it, delete it and run `dvc checkout {directory}`; to accept it, touch its files and run "
-            f"`dvc add {directory}`"
+            f"restore it, delete it and run `git checkout {directory}.dvc` and `dvc checkout {directory}`; to accept "
+            f"it, touch its files and run `dvc add {directory}` and `git add {directory}.dvc`"
         )
     size = sum(path.stat().st_size for path in _paths(directory))
     return DataSource(path=str(directory), md5=md5, files=len(files), size_bytes=size)
@@ -56,15 +62,18 @@ def track(directory: Path) -> DataSource:
         BadInputError: the directory is missing, lies in no DVC repository, or is the output of a stage.
     """
     try:
-        return verify(directory)
+        source = verify(directory, WORKING_TREE)
     except BadInputError:
         if not directory.exists():
             raise
+    else:
+        _keep_in_cache(directory, source.md5)
+        return source
     with _repository(directory) as repo:
         for path in _paths(directory):
             path.touch()  # DVC would miss a change of the same size and mtime
         _checked(f"`dvc add {directory}`", lambda: repo.add(str(directory.resolve())))
-    return verify(directory)
+    return verify(directory, WORKING_TREE)
 
 
 def ensure_remote(root: Path, remote_dir: Path) -> None:
@@ -90,11 +99,23 @@ def push(directory: Path) -> int:
         return int(_checked(f"`dvc push {directory}`", lambda: repo.push([str(directory.resolve())])))
 
 
-def _tracked_md5(directory: Path) -> str | None:
+def _keep_in_cache(directory: Path, md5: str) -> None:
+    """Put bytes that were made anew, just as they are tracked, where `push` and `checkout` find them."""
+    with _repository(directory) as repo:
+        if not _cached(repo, md5).exists():
+            _checked(f"`dvc commit {directory}`", lambda: repo.commit(str(directory.resolve()), force=True))
+
+
+def _cached(repo: Repo, md5: str) -> Path:
+    return Path(repo.cache.local.path) / md5[:2] / md5[2:]
+
+
+def _tracked_md5(directory: Path, revision: str) -> str | None:
     """The md5 that DVC tracks: from DIR.dvc beside it, else from the nearest dvc.lock up to the repository's root."""
     record = directory.with_name(directory.name + ".dvc")
-    if record.is_file():
-        return _md5_in(_outs(_yaml(record)), record.parent, directory, record)
+    in_git = None if revision == WORKING_TREE else _text_in_git(record, revision)
+    if in_git is not None or record.is_file():
+        return _md5_in(_outs(_yaml(record, in_git)), record.parent, directory, record)
     for folder in directory.resolve().parents:
         lock = folder / "dvc.lock"
         if lock.is_file():
@@ -120,9 +141,26 @@ def _outs(stage: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(stage.get("outs") or [])
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def _text_in_git(path: Path, revision: str) -> str | None:
+    """The file as git holds it at ``revision``; None if git does not know the file, or there is no git."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(path.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=False)
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if revision != GIT_INDEX and git("rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}").returncode:
+            raise BadInputError(f"git knows no revision {revision!r} in {path.parent}; see `git log`, or `git fetch`")
+        shown = git("show", f"{revision}:./{path.name}")
+    except FileNotFoundError:  # git is not installed
+        return None
+    return None if shown.returncode else shown.stdout
+
+
+def _yaml(path: Path, text: str | None = None) -> dict[str, Any]:
+    """The content of ``path``, or of ``text`` in its place."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8") if text is None else text)
     except yaml.YAMLError as error:
         raise BadInputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -159,7 +197,7 @@ def _differences(directory: Path, tracked: str, found: Mapping[str, str]) -> str
     if directory.is_file():
         return f"changed {directory.name}"
     with _repository(directory) as repo:
-        listing = Path(repo.cache.local.path) / tracked[:2] / tracked[2:]
+        listing = _cached(repo, tracked)
     if not listing.is_file():
         return "the directory differs (DVC's cache does not hold its listing, so the file cannot be named)"
     expected = {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
@@ -189,6 +227,7 @@ def _repository(directory: Path) -> Repo:
 
 
 def _checked(command: str, action: Callable[[], Any]) -> Any:
+    from dvc.config import NoRemoteError
     from dvc.exceptions import DvcException, OutputDuplicationError, OverlappingOutputPathsError
     from dvc.lock import LockError
 
@@ -200,5 +239,9 @@ def _checked(command: str, action: Callable[[], Any]) -> Any:
     except (OutputDuplicationError, OverlappingOutputPathsError) as error:
         text = " ".join(str(error).split())
         raise BadInputError(f"{command} failed: {text}; run `dvc commit` to accept a stage's output") from error
-    except (DvcException, LockError, OSError) as error:
+    except NoRemoteError as error:
+        raise BadInputError(f"{command} found no remote; run `dvc remote add --default NAME URL`") from error
+    except LockError as error:
+        raise BadInputError(f"{command} found the repository locked by another DVC command; wait for it") from error
+    except (DvcException, OSError) as error:
         raise InfrastructureError(f"{command} failed: {' '.join(str(error).split())}") from error

@@ -233,3 +233,10 @@ def test_a_drop_on_the_margin_is_never_decided() -> None:
 def test_needed_examples_are_more_than_were_seen(counts: tuple[int, int, int], max_drop: float) -> None:
     needed = examples_to_decide(counted(*counts), max_drop)
     assert needed is None or counts[0] < needed <= paired.MOST_EXAMPLES
+
+
+def test_drops_equal_but_for_rounding_have_no_spread_to_bootstrap() -> None:
+    scores = np.random.default_rng(0).random(50)
+    drops = (scores + 0.3) - scores
+    assert len(set(drops)) > 1
+    assert bca_bounds(drops, 0.95) == pytest.approx((0.3, 0.3))

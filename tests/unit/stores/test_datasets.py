@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slipway.errors import BadInputError
-from slipway.stores.datasets import batches, examples, overlap, shards, write_shards
+from slipway.stores.datasets import Batch, batches, examples, overlap, shards, write_batches, write_shards
 
 X = np.arange(20, dtype=np.float32).reshape(10, 2)
 Y = np.arange(10)
@@ -125,3 +125,27 @@ def test_overlap_counts_shared_examples_by_content(directory: Path, tmp_path: Pa
 
     assert overlap(directory, tmp_path / "calibration", ["x"]) == 2
     assert overlap(tmp_path / "calibration", tmp_path / "calibration", ["x"]) == 5
+
+
+@pytest.mark.parametrize("sizes", [[10], [3, 3, 4], [1] * 10, [9, 1]])
+def test_a_stream_gives_the_same_shards_however_it_is_cut(directory: Path, tmp_path: Path, sizes: list[int]) -> None:
+    ends = np.cumsum(sizes)
+    stream = (Batch({"x": X[end - size : end]}, Y[end - size : end]) for size, end in zip(sizes, ends, strict=True))
+
+    written = write_batches(tmp_path / "streamed", stream, shard_size=4)
+
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in shards(directory)]
+
+
+def test_an_empty_stream_is_refused_and_replaces_nothing(directory: Path) -> None:
+    with pytest.raises(BadInputError, match="would hold no examples"):
+        write_batches(directory, [], shard_size=4)
+    assert len(shards(directory)) == 3
+
+
+def test_batches_that_differ_in_shape_are_refused(tmp_path: Path) -> None:
+    stream = [Batch({"x": X}, Y), Batch({"x": X[:, :1]}, Y)]
+
+    with pytest.raises(BadInputError, match=r"'x' is float32\[1\] per example, in the first float32\[2\]"):
+        write_batches(tmp_path / "data", stream, shard_size=100)
+    assert not (tmp_path / "data").exists()

@@ -63,7 +63,7 @@ def test_torch_archives_are_told_apart_by_their_code(tmp_path: Path) -> None:
         (None, "no signature of its inputs"),
         ([{"name": "x", "type": "double"}], "columns, not tensors"),
         ([{key: value for key, value in X.items() if key != "name"}], "unnamed tensor"),
-        ([X | {"tensor-spec": {"dtype": "float32"}}], "tensor 'x' of the signature has no shape"),
+        ([X | {"tensor-spec": {"dtype": "float32"}}], "tensor 'x' of its signature has no shape"),
     ],
 )
 def test_a_useless_signature_is_refused_with_how_to_sign(tmp_path: Path, inputs: list[Any] | None, said: str) -> None:

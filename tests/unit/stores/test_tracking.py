@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,69 @@ def test_a_configured_remote_is_kept(root: Path, tmp_path: Path) -> None:
 def test_a_remote_needs_a_repository(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="dvc init"):
         ensure_remote(tmp_path, tmp_path / "remote")
+
+
+def test_bytes_made_anew_as_they_are_tracked_can_be_pushed(data: Path, root: Path, tmp_path: Path) -> None:
+    """As in a fresh clone, where the tracking record is there and the cache is not."""
+    shutil.rmtree(root / ".dvc" / "cache")
+    before = data.with_name("test.dvc").read_bytes()
+    track(data)
+    ensure_remote(root, tmp_path / "remote")
+
+    assert push(data) == 4
+    assert data.with_name("test.dvc").read_bytes() == before
+
+
+@pytest.fixture
+def committed(data: Path, root: Path) -> Path:
+    """Data whose tracking record is committed in git."""
+    _git(root, "init", "--quiet")
+    _git(root, "add", "data/test.dvc")
+    _git(root, "-c", "user.name=a", "-c", "user.email=a@localhost", "commit", "--quiet", "--message", "data")
+    return data
+
+
+def _git(root: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(root), *arguments], check=True)
+
+
+def test_a_record_that_only_the_working_tree_holds_proves_nothing(committed: Path, root: Path) -> None:
+    """As `dvc repro` leaves it, which rewrites the record to fit changed data."""
+    _flip_a_byte(committed / "1.npz")
+    track(committed)
+
+    with pytest.raises(TamperedError, match=r"changed 1\.npz; .*`git add .*test\.dvc`"):
+        verify(committed)
+    _git(root, "add", "data/test.dvc")
+    verify(committed)
+
+
+def test_data_can_be_held_against_an_older_revision(committed: Path, root: Path) -> None:
+    _flip_a_byte(committed / "1.npz")
+    track(committed)
+    _git(root, "add", "data/test.dvc")
+
+    with pytest.raises(TamperedError, match=r"changed 1\.npz"):
+        verify(committed, "HEAD")
+
+
+def test_an_unknown_revision_is_told(committed: Path) -> None:
+    with pytest.raises(BadInputError, match="git knows no revision 'v99'"):
+        verify(committed, "v99")
+
+
+def test_without_a_remote_nothing_is_pushed_and_the_cure_told(data: Path) -> None:
+    with pytest.raises(BadInputError, match=r"`dvc push .*` found no remote; run `dvc remote add --default"):
+        push(data)
+
+
+def test_a_repository_that_another_command_holds_is_told(
+    data: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.lock import make_lock
+
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)  # seconds that DVC itself waits
+    ensure_remote(root, root / "remote")
+
+    with make_lock(str(root / ".dvc" / "tmp" / "lock")), pytest.raises(BadInputError, match="locked by another DVC"):
+        push(data)

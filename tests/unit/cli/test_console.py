@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from slipway.cli.console import PROGRESS_LOGGER, complain, print_json, print_table, progress, tell
+
+
+def event(line: str, step: str, status: str, detail: str = "") -> None:
+    logging.getLogger(PROGRESS_LOGGER).info("told", extra={"event": (line, step, status, detail)})
+
+
+def test_messages_go_to_stderr_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("a [key] and 'slipway[all]'")
+    tell("[bold]half done")
+
+    assert capsys.readouterr() == ("", "slipway: a [key] and 'slipway[all]'\n[bold]half done\n")
+
+
+def test_long_messages_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("word " * 100)
+
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_table_in_a_pipe_keeps_its_rows_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("", "verdict", "found"), [("►", "PASS", "[brackets] " + "x" * 100)], title="candidates of [/x]")
+
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].rstrip() == "candidates of [/x]"
+    assert "[brackets] " + "x" * 100 in printed
+
+
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [1, None]})
+
+    assert capsys.readouterr().out == '{\n  "a": [\n    1,\n    null\n  ]\n}\n'
+
+
+def test_progress_is_one_line_per_finished_step_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress():
+        event("bf16/torch", "build", "running")
+        event("bf16/torch", "build", "done")
+        event("bf16/torch", "validate", "FAIL", "a [reason]")
+    event("bf16/torch", "benchmark", "done")
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.split() for line in err.splitlines()] == [
+        ["bf16/torch", "build", "done"],
+        ["bf16/torch", "validate", "FAIL", "a", "[reason]"],
+    ]

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slipway.config import TargetParams
+from slipway.errors import BadInputError, RejectedError
+from slipway.measure.plan import TimingPlan
+from slipway.records import Built, Failure, Form, Timed, Validated, Verdict
+from slipway.steps import benchmark as module
+from slipway.steps.benchmark import Timings, benchmark, find_champion, host_to_itself
+from slipway.steps.validate import validate
+from slipway.stores.objects import ObjectStore
+from slipway.stores.registry import RegisteredEngine
+from tests.fakes.evidence import HARDWARE
+from tests.fakes.registry import FakeRegistry
+from tests.unit.steps.material import Material
+from tests.unit.steps.records import ACCURACY, BUILT, TIMED, artifact, failed
+from tests.unit.steps.registered import register_engine
+
+QUICK: dict[str, Any] = {
+    "samples": 40,
+    "rounds": 3,
+    "block_ms": 2,
+    "budget_seconds": 10,
+    "warm_up_seconds": 1,
+    "throughput_seconds": 0.02,
+    "timeout_seconds": 60,
+}
+ONE_THREAD = TargetParams(engines=("torch", "onnxruntime"), batch=(1, 4))
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Few samples, and a lock of the test's own."""
+
+    def plan(**settings: Any) -> TimingPlan:
+        return TimingPlan(**QUICK, **settings)
+
+    monkeypatch.setattr(module, "TimingPlan", plan)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def validated(material: Material, built: Built) -> Validated:
+    return validate(material.objects, built, material.data, material.predictions, ACCURACY, 1)
+
+
+def candidate(material: Material, variant: str, engine: str, form: Form) -> tuple[Built, Validated]:
+    built = material.built(variant, engine, form)
+    return built, validated(material, built)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_session_times_every_file_and_tells_apart_those_that_answer_differently_or_break(
+    material: Material, tmp_path: Path
+) -> None:
+    """Two engines, each from its own file; a champion that is no candidate; one whose validated answers were others."""
+    onnx, onnx_done = candidate(material, "fp32", "onnxruntime", Form.ONNX)
+    openvino, openvino_done = candidate(material, "fp32", "openvino", Form.ONNX)
+    other, other_done = candidate(material, "int8-static", "onnxruntime", Form.ONNX)
+    damaged_file = tmp_path / "engine.onnx"
+    damaged_file.write_bytes(b"no engine at all")
+    damaged = onnx.model_copy(update={"artifact": material.objects.put(damaged_file)})
+    champion = material.built("int8-dynamic", "onnxruntime", Form.ONNX)
+    pairs = [
+        (onnx, onnx_done),
+        (openvino, openvino_done),
+        (other, other_done.model_copy(update={"predictions": _shuffled(material, other_done)})),
+        (damaged, onnx_done),
+    ]
+
+    timings = benchmark(material.objects, ONE_THREAD, material.data, material.reference, pairs, champion)
+
+    assert set(timings.by_digest) == {built.artifact.digest for built, _ in pairs}, "the champion is no candidate"
+    for built in (onnx, openvino):
+        timed = timings.of(built)
+        assert isinstance(timed, Timed), timed
+        assert timed.timing.latency.samples >= 40
+        assert timed.timing.latency.threads == 1
+        assert timed.timing.throughput_per_s.keys() == {"1", "4"}
+        assert timed.over_champion is not None
+        assert timed.over_champion.value > 0
+    differing = timings.of(other)
+    assert isinstance(differing, Failure)
+    assert differing.decision.verdict is Verdict.FAIL
+    assert "the timed session answers differently from the validated one (cosine" in differing.decision.reasons[0]
+    broken = timings.of(damaged)
+    assert isinstance(broken, Failure)
+    assert (broken.step, broken.decision.verdict) == ("benchmark", Verdict.ERROR)
+    assert "engine onnxruntime wants" in broken.decision.reasons[0]
+
+
+def _shuffled(material: Material, done: Validated) -> Any:
+    """The predictions of another engine: each example's scores in another order."""
+    from slipway.measure.accuracy import load_predictions, save_predictions
+
+    outputs, target = load_predictions(material.objects.path(done.predictions))
+    with material.objects.new_dir() as folder:
+        save_predictions(folder / "predictions.npz", {"logits": outputs["logits"][:, ::-1]}, target)
+        return material.objects.put(folder / "predictions.npz")
+
+
+@pytest.mark.usefixtures("_quick")
+def test_more_threads_than_cpus_are_bad_input(material: Material) -> None:
+    target = TargetParams(engines=("torch",), threads=(1, 4096))
+
+    with pytest.raises(BadInputError, match=r"^4096 threads on \d+ CPUs"):
+        benchmark(material.objects, target, material.data, material.reference, [], None)
+
+
+def test_a_timing_is_found_by_the_digest_of_the_file() -> None:
+    other = BUILT.model_copy(update={"artifact": artifact("f")})
+    timings = Timings(by_digest={BUILT.artifact.digest: TIMED})
+
+    assert timings.of(BUILT) is TIMED
+    for untimed in (other, failed("build")):
+        assert timings.of(untimed) == failed(
+            "benchmark", Verdict.SKIPPED, "not timed, because an earlier step ended it"
+        )
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(tmp_path / "objects")
+
+
+@pytest.fixture
+def registered(tmp_path: Path) -> tuple[FakeRegistry, RegisteredEngine]:
+    registry = FakeRegistry()
+    return registry, register_engine(registry, tmp_path, "digits.x86", b"engine bytes")
+
+
+def test_there_is_no_champion_before_the_first_promotion(
+    registered: tuple[FakeRegistry, RegisteredEngine], objects: ObjectStore
+) -> None:
+    registry, _ = registered
+
+    assert find_champion(registry, objects, "unheard-of.x86", HARDWARE, []) is None
+    assert find_champion(registry, objects, "digits.x86", HARDWARE, []) is None
+
+
+def test_the_champion_is_found_with_its_file(
+    registered: tuple[FakeRegistry, RegisteredEngine], objects: ObjectStore
+) -> None:
+    registry, engine = registered
+    registry.promote("digits.x86", engine.version, None, None)
+
+    champion = find_champion(registry, objects, "digits.x86", HARDWARE, ["0" * 64])
+
+    assert champion is not None
+    assert (champion.spec, champion.options) == (engine.evidence.spec, engine.evidence.options)
+    assert champion.artifact.digest == engine.digest
+    assert objects.path(champion.artifact).read_bytes() == b"engine bytes"
+
+
+def test_a_champion_of_other_hardware_or_among_the_candidates_is_not_timed_again(
+    registered: tuple[FakeRegistry, RegisteredEngine], objects: ObjectStore
+) -> None:
+    registry, engine = registered
+    registry.promote("digits.x86", engine.version, None, None)
+    elsewhere = HARDWARE.model_copy(update={"fingerprint": "0" * 64})
+
+    assert find_champion(registry, objects, "digits.x86", elsewhere, []) is None
+    assert find_champion(registry, objects, "digits.x86", HARDWARE, [engine.digest]) is None
+
+
+def test_the_host_belongs_to_one_benchmark_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across processes: a second one waits until the first has ended, even if it was killed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    context = multiprocessing.get_context("forkserver")
+    holding = context.Event()
+    other = context.Process(target=_hold, args=(str(tmp_path), holding), daemon=True)
+    other.start()
+    assert holding.wait(30)
+    entered = threading.Event()
+
+    def enter() -> None:
+        with host_to_itself():
+            entered.set()
+
+    waiting = threading.Thread(target=enter, daemon=True)
+    waiting.start()
+    try:
+        assert not entered.wait(0.5), "two benchmarks on one host"
+    finally:
+        other.kill()
+        other.join()
+    assert entered.wait(30)
+    waiting.join(30)
+
+
+def _hold(folder: str, holding: Any) -> None:
+    tempfile.tempdir = folder
+    with host_to_itself():
+        holding.set()
+        threading.Event().wait()
+
+
+SCORES = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
+
+
+def test_the_last_bits_may_differ_and_so_may_the_number_of_examples() -> None:
+    module._check_same_answers({"y": np.vstack([SCORES, SCORES])}, {"y": SCORES + 1e-4})
+    module._check_same_answers({"y": SCORES[:1]}, {"y": SCORES})
+
+
+def test_other_answers_are_refused() -> None:
+    with pytest.raises(RejectedError, match=r"\(cosine 0\.9\d+, at least 0\.999 wanted\): .* thread count$"):
+        module._check_same_answers({"y": SCORES}, {"y": SCORES + np.array([[0.5, 0, 0], [0, 0, 0]])})
+
+
+def test_nan_in_the_timed_session_is_refused() -> None:
+    with pytest.raises(RejectedError, match="NaN"):
+        module._check_same_answers({"y": SCORES}, {"y": SCORES * np.nan})

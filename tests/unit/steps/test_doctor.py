@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from slipway.engines.base import Availability
+from slipway.errors import InfrastructureError
+from slipway.records import Verdict
+from slipway.steps import doctor
+from slipway.steps.doctor import examine
+from tests.fakes.evidence import HARDWARE
+from tests.fakes.registry import FakeRegistry
+from tests.unit.steps.material import images, write_data
+from tests.unit.steps.registered import register_engine
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FakeRegistry:
+    registry = FakeRegistry()
+    register_engine(registry, tmp_path, "digits.x86")
+    registry.promote("digits.x86", "1", None, None)
+    return registry
+
+
+def decide(name: str, registry: FakeRegistry, root: Path, **changes: object) -> tuple[Verdict, str]:
+    """Verdict and reason of one of all the checks; every other one has to have been made as well."""
+    asked = {"data": [], "engines": ["digits.x86", "digits.arm"], "hardware": HARDWARE} | changes
+    checks = {check.name: check.decision for check in examine(registry, root, **asked)}  # type: ignore[arg-type]
+    assert {"versions", "disk", "engines", "registry"} < checks.keys()
+    (reason,) = checks[name].reasons
+    return checks[name].verdict, reason
+
+
+def test_a_sound_set_up_passes(registry: FakeRegistry, tmp_path: Path) -> None:
+    checks = examine(registry, tmp_path, [], ["digits.x86", "digits.arm"], HARDWARE)
+
+    assert [(check.name, check.decision.verdict) for check in checks] == [
+        ("versions", "PASS"),
+        ("disk", "PASS"),
+        ("engines", "PASS"),
+        ("registry", "PASS"),
+        ("champion digits.x86", "PASS"),
+        ("champion digits.arm", "PASS"),
+    ]
+    told = {check.name: check.decision.reasons[0] for check in checks}
+    assert f"prefect {importlib.metadata.version('prefect')}" in told["versions"]
+    assert told["engines"] == "torch, torchscript, onnxruntime, openvino"
+    assert told["champion digits.x86"] == "version 1 was measured on this hardware"
+    assert told["champion digits.arm"] == "none yet"
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "verdict"),
+    [
+        ("fastapi", "0.150.9", Verdict.PASS),
+        ("fastapi", "0.151.0", Verdict.FAIL),
+        ("fastapi", "1.0", Verdict.FAIL),
+        ("sqlalchemy", "2.1.0b1", Verdict.FAIL),
+        ("sqlalchemy", "2.0.57", Verdict.PASS),
+    ],
+)
+def test_a_version_that_breaks_prefect_is_named(
+    package: str,
+    version: str,
+    verdict: Verdict,
+    registry: FakeRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version if name == package else installed(name))
+
+    found, reason = decide("versions", registry, tmp_path)
+
+    assert found is verdict
+    if verdict is Verdict.FAIL:
+        assert reason.startswith(f"{package} {version} breaks Prefect at run time; install '{package}<")
+
+
+def test_a_full_disk_is_told(registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
+
+    assert decide("disk", registry, tmp_path) == (
+        Verdict.FAIL,
+        f"1.0 GiB free under {tmp_path}; a release wants 2",
+    )
+
+
+def test_without_another_engine_than_pytorchs_there_is_nothing_to_win(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def availabilities() -> tuple[Availability, ...]:
+        return tuple(
+            Availability(engine=name, available=name.startswith("torch"), version="1", reason=None, extra=None)
+            for name in ("torch", "torchscript", "onnxruntime")
+        )
+
+    monkeypatch.setattr(doctor, "availabilities", availabilities)
+
+    verdict, reason = decide("engines", registry, tmp_path)
+    assert verdict is Verdict.FAIL
+    assert "pip install 'slipway[onnxruntime,openvino]'" in reason
+
+
+def test_a_registry_that_does_not_answer_is_told_and_the_other_checks_go_on(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check() -> None:
+        raise InfrastructureError("cannot reach MLflow at http://nowhere")
+
+    monkeypatch.setattr(registry, "check", check)
+
+    assert decide("registry", registry, tmp_path) == (Verdict.FAIL, "cannot reach MLflow at http://nowhere")
+    assert decide("disk", registry, tmp_path)[0] is Verdict.PASS
+
+
+def test_data_is_hashed(registry: FakeRegistry, tmp_path: Path) -> None:
+    from dvc.repo import Repo
+
+    from slipway.stores.tracking import track
+
+    Repo.init(str(tmp_path), no_scm=True).close()
+    directory = tmp_path / "data"
+    write_data(directory, images(4), np.zeros(4, np.int64))
+    track(directory)
+    verdict, reason = decide(f"data {directory}", registry, tmp_path, data=[directory])
+    assert (verdict, reason[:4], reason[-9:]) == (Verdict.PASS, "md5 ", ", 2 files")
+
+    (directory / "shard-00000.npz").unlink()
+    verdict, reason = decide(f"data {directory}", registry, tmp_path, data=[directory])
+    assert verdict is Verdict.FAIL
+    assert "missing shard-00000.npz" in reason
+
+
+def test_a_champion_of_other_hardware_is_stale(registry: FakeRegistry, tmp_path: Path) -> None:
+    here = HARDWARE.model_copy(update={"cpu": "another cpu", "fingerprint": "0" * 64})
+
+    assert decide("champion digits.x86", registry, tmp_path, hardware=here) == (
+        Verdict.FAIL,
+        "version 1 is stale: measured on cpu (ffffffffffff), this host is another cpu (000000000000); "
+        "run `slipway release` here to build it anew",
+    )

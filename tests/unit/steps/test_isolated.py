@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from slipway import errors
+from slipway.errors import InfrastructureError, SlipwayError
+from slipway.steps.isolated import isolated
+from slipway.stores.objects import MissingObjectError
+from tests.unit.steps import misbehaving
+
+EVERY_ERROR = [
+    *(kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SlipwayError)),
+    MissingObjectError,
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _started() -> None:
+    """The server that children are forked from imports torch first; no time-out below should count that."""
+    isolated(misbehaving.joined)("a", second="b")
+
+
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+
+
+def test_the_result_comes_back_from_another_process() -> None:
+    result, process_id = isolated(misbehaving.joined)("a", second="b")
+
+    assert result == "a-b"
+    assert process_id != os.getpid()
+
+
+def test_a_step_keeps_its_name() -> None:
+    assert isolated(misbehaving.joined).__name__ == "joined"
+
+
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+def test_an_error_of_slipway_comes_through_as_it_is(kind: type[SlipwayError]) -> None:
+    with pytest.raises(SlipwayError) as caught:
+        isolated(misbehaving.refuse)(kind)
+
+    assert (type(caught.value), str(caught.value)) == (kind, f"a message of {kind.__name__}; do this")
+
+
+def test_a_foreign_exception_is_infrastructure_in_one_line() -> None:
+    """It is not sent itself: this one could not even be unpickled here."""
+    with pytest.raises(InfrastructureError, match=r"^break_down failed: UnpicklableError: the first line$"):
+        isolated(misbehaving.break_down)()
+
+
+def test_an_exception_without_a_message_is_told_as_such() -> None:
+    with pytest.raises(InfrastructureError, match=r"failed: ZeroDivisionError: no message$"):
+        isolated(misbehaving.break_down_without_a_word)()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
+def test_a_crash_is_told_with_its_signal_and_the_last_words(number: signal.Signals) -> None:
+    expected = (
+        f"crash crashed: its process ended with signal {number.name}; it last said: some runtime: bad instruction"
+    )
+    with pytest.raises(InfrastructureError) as caught:
+        isolated(misbehaving.crash)(number)
+
+    assert str(caught.value) == expected
+
+
+def test_a_process_that_leaves_without_a_word_is_a_crash() -> None:
+    with pytest.raises(InfrastructureError, match=r"^leave crashed: its process ended with exit status 7$"):
+        isolated(misbehaving.leave)(7)
+
+
+def test_a_step_that_hangs_is_ended_for_good(tmp_path: Path) -> None:
+    process_id, start = tmp_path / "pid", time.monotonic()
+
+    with pytest.raises(InfrastructureError, match=r"^hang did not finish within 2 s and was ended$"):
+        isolated(misbehaving.hang, timeout_seconds=2)(process_id)
+
+    assert time.monotonic() - start < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(process_id.read_text()), 0)
+
+
+def test_what_a_step_prints_goes_to_a_file_that_is_removed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Our stdout is the place of one JSON object."""
+    stdout, stderr = isolated(misbehaving.places_of_output)()
+
+    assert stdout == stderr
+    assert Path(stdout).parent == tmp_path / "temporary"
+    assert capfd.readouterr() == ("", "")
+    assert list((tmp_path / "temporary").iterdir()) == []

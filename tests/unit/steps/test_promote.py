@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slipway.errors import BadInputError, RejectedError
+from slipway.records import Decision, Verdict
+from slipway.steps.promote import approve, await_approval, promote, reject
+from slipway.stores.registry import RegisteredEngine
+from tests.fakes.evidence import DATA_MD5
+from tests.fakes.registry import FakeRegistry
+from tests.unit.steps.registered import register_engine
+
+NAME = "digits.x86"
+FAILED = Decision(verdict=Verdict.FAIL, reasons=("drop 0.05 > 0.010",))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FakeRegistry:
+    """Two versions whose evidence passed."""
+    registry = FakeRegistry()
+    for content in (b"first", b"second"):
+        register_engine(registry, tmp_path, NAME, content)
+    return registry
+
+
+def test_a_version_that_passed_becomes_champion_and_the_old_one_previous(registry: FakeRegistry) -> None:
+    first, second = (promote(registry, NAME, version, DATA_MD5) for version in ("1", "2"))
+
+    assert first == Decision(verdict=Verdict.PASS, reasons=("digits.x86 version 1 is the champion now",))
+    assert second.verdict is Verdict.PASS
+    assert registry.aliases(NAME) == {"champion": "2", "previous": "1"}
+    assert registry.version(NAME, "2").tags["slipway.decision"] == "promoted"
+    assert "slipway.approver" not in registry.version(NAME, "2").tags
+
+
+def test_promoting_the_champion_again_changes_nothing(registry: FakeRegistry) -> None:
+    for version in ("1", "2"):
+        promote(registry, NAME, version, DATA_MD5)
+
+    again = promote(registry, NAME, "2", DATA_MD5)
+
+    assert again == Decision(verdict=Verdict.PASS, reasons=("digits.x86 version 2 is the champion already",))
+    assert registry.aliases(NAME) == {"champion": "2", "previous": "1"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gates": {"accuracy": FAILED}},
+        {"gates": {}},
+        {"decision": FAILED},
+        {"decision": Decision(verdict=Verdict.INCONCLUSIVE, reasons=("more examples",))},
+    ],
+    ids=["a gate failed", "no gates", "the release failed", "inconclusive"],
+)
+def test_evidence_that_does_not_pass_is_refused_and_no_person_can_override_it(
+    changes: dict[str, object], registry: FakeRegistry, tmp_path: Path
+) -> None:
+    promote(registry, NAME, "1", DATA_MD5)
+    version = register_engine(registry, tmp_path, NAME, b"third", **changes).version
+
+    for decision in (
+        promote(registry, NAME, version, DATA_MD5),
+        approve(registry, NAME, version, DATA_MD5, "ada", "I want it"),
+    ):
+        assert decision.verdict is not Verdict.PASS
+    assert registry.aliases(NAME) == {"champion": "1"}
+    assert "slipway.decision" not in registry.version(NAME, version).tags
+
+
+def test_a_version_measured_on_other_data_is_refused(registry: FakeRegistry) -> None:
+    decision = promote(registry, NAME, "1", "e" * 32 + ".dir")
+
+    assert decision.verdict is Verdict.FAIL
+    assert decision.reasons == (
+        f"data: the data is now md5 {'e' * 32}.dir, the evidence is about {DATA_MD5}; release the model again",
+    )
+    assert registry.champion(NAME) is None
+
+
+def test_data_that_is_not_known_here_does_not_object(registry: FakeRegistry) -> None:
+    assert promote(registry, NAME, "1", None).verdict is Verdict.PASS
+
+
+def test_another_file_than_the_measured_one_is_refused(registry: FakeRegistry) -> None:
+    version = registry.models[NAME].versions[0]
+    assert version.evidence is not None
+    changed = version.evidence.model_copy(update={"digest": "0" * 64})
+    evidence = registry.version(NAME, "1").model_copy(update={"evidence": changed})
+
+    class Registry(FakeRegistry):
+        def version(self, name: str, version: str) -> RegisteredEngine:
+            return evidence
+
+    decision = promote(Registry(), NAME, "1", DATA_MD5)
+
+    assert decision.verdict is Verdict.FAIL
+    assert decision.reasons[0].startswith("file: registered sha256 is ")
+
+
+def test_a_rejected_version_is_promoted_by_nobody_but_a_person(registry: FakeRegistry) -> None:
+    promote(registry, NAME, "1", DATA_MD5)
+    rejected = reject(registry, NAME, "2", "ada", "wrong colours")
+    assert rejected == Decision(verdict=Verdict.PASS, reasons=("digits.x86 version 2 is rejected: wrong colours",))
+
+    refused = promote(registry, NAME, "2", DATA_MD5)
+    assert refused.verdict is Verdict.FAIL
+    assert refused.reasons[0].startswith("earlier decision: this version was rejected")
+    assert registry.champion(NAME) == "1"
+
+    approved = approve(registry, NAME, "2", DATA_MD5, "grace", "they were right")
+    assert approved.verdict is Verdict.PASS
+    assert registry.champion(NAME) == "2"
+    tags = registry.version(NAME, "2").tags
+    assert [tags[f"slipway.{key}"] for key in ("decision", "approver", "reason")] == [
+        "promoted",
+        "grace",
+        "they were right",
+    ]
+
+
+def test_a_rolled_back_version_does_not_come_back_by_itself(registry: FakeRegistry) -> None:
+    for version in ("1", "2"):
+        promote(registry, NAME, version, DATA_MD5)
+    registry.rollback(NAME)
+
+    assert (
+        promote(registry, NAME, "2", DATA_MD5).reasons[0].startswith("earlier decision: this version was rolled back")
+    )
+    assert registry.champion(NAME) == "1"
+
+
+def test_the_champion_cannot_be_rejected(registry: FakeRegistry) -> None:
+    promote(registry, NAME, "1", DATA_MD5)
+
+    with pytest.raises(RejectedError, match=r"^digits\.x86 version 1 is the champion; use `slipway rollback`"):
+        reject(registry, NAME, "1", "ada", "no")
+    assert registry.version(NAME, "1").tags["slipway.decision"] == "promoted"
+
+
+def test_a_version_waits_as_challenger_and_leaves_the_wait_either_way(registry: FakeRegistry) -> None:
+    promote(registry, NAME, "1", DATA_MD5)
+
+    waiting = await_approval(registry, NAME, "2")
+    assert waiting.verdict is Verdict.PASS
+    assert "slipway approve digits.x86 2 --reason" in waiting.reasons[0]
+    assert registry.aliases(NAME) == {"champion": "1", "challenger": "2"}
+
+    reject(registry, NAME, "2", "ada", "no")
+    assert registry.aliases(NAME) == {"champion": "1"}
+
+    await_approval(registry, NAME, "2")
+    approve(registry, NAME, "2", DATA_MD5, "ada", "yes")
+    assert registry.aliases(NAME) == {"champion": "2", "previous": "1"}
+
+
+def test_the_champion_does_not_wait_for_approval(registry: FakeRegistry) -> None:
+    promote(registry, NAME, "1", DATA_MD5)
+
+    assert await_approval(registry, NAME, "1").reasons == ("digits.x86 version 1 is the champion already",)
+    assert registry.aliases(NAME) == {"champion": "1"}
+
+
+def test_a_version_that_is_not_there_is_bad_input(registry: FakeRegistry) -> None:
+    with pytest.raises(BadInputError, match="has no version 9"):
+        promote(registry, NAME, "9", DATA_MD5)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import inspect
+import logging
+import string
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed, Running
+
+from slipway.errors import InfrastructureError
+from slipway.records import Verdict
+from tasks.progress import on_change, tell
+from tests.unit.steps.records import BUILT, failed
+from tests.unit.tasks.test_policy import TASKS
+
+Event = tuple[str, str, str, str]
+
+
+@pytest.fixture(autouse=True)
+def _listening(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "slipway.progress")
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[Event]:
+    return [record.__dict__["event"] for record in caplog.records]
+
+
+def change(state: State[Any], name: str = "build", run: str = "build bf16/openvino") -> None:
+    on_change(SimpleNamespace(name=name), SimpleNamespace(name=run), state)
+
+
+@pytest.mark.parametrize(
+    ("state", "event"),
+    [
+        (Running(), ("bf16/openvino", "build", "running", "")),
+        (Completed(data=BUILT), ("bf16/openvino", "build", "done", "")),
+        (Completed(data=BUILT, name="Cached"), ("bf16/openvino", "build", "cached", "")),
+        (Failed(data=InfrastructureError("down")), ("bf16/openvino", "build", "ERROR", "down")),
+        (
+            Completed(data=failed("quantize", Verdict.SKIPPED, "no Linear layer")),
+            ("bf16/openvino", "quantize", "SKIPPED", "no Linear layer"),
+        ),
+        (
+            Completed(data=failed("build", Verdict.FAIL, "no"), name="Cached"),
+            ("bf16/openvino", "build", "FAIL", "no"),
+        ),
+    ],
+)
+def test_each_change_of_a_candidate_is_one_event(
+    state: State[Any], event: Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A Failure is told under the step that failed, which may be an earlier one than the task that handed it on."""
+    change(state)
+
+    assert told(caplog) == [event]
+
+
+def test_a_line_may_have_several_words(caplog: pytest.LogCaptureFixture) -> None:
+    change(Running(), "export", "export fp32 onnx")
+
+    assert told(caplog) == [("fp32 onnx", "export", "running", "")]
+
+
+def test_an_event_reads_as_a_sentence_too(caplog: pytest.LogCaptureFixture) -> None:
+    tell("bf16/torch", "build", "SKIPPED", "no bfloat16")
+    tell("bf16/torch", "build", "done")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "bf16/torch: build SKIPPED (no bfloat16)",
+        "bf16/torch: build done",
+    ]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_name_of_every_run_can_be_made_from_its_arguments(name: str) -> None:
+    task = TASKS[name]
+    assert isinstance(task.task_run_name, str)
+    fields = {field for _, field, _, _ in string.Formatter().parse(task.task_run_name) if field}
+
+    assert fields <= inspect.signature(task.fn).parameters.keys()
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.on_running_hooks])
+def test_the_name_of_every_told_run_is_its_step_and_a_line(name: str) -> None:
+    step, _, line = str(TASKS[name].task_run_name).partition(" ")
+
+    assert step in {TASKS[name].name, "{word}"}
+    assert line
+    for hooks in (TASKS[name].on_running_hooks, TASKS[name].on_completion_hooks, TASKS[name].on_failure_hooks):
+        assert hooks == [on_change]
