@@ -15,10 +15,10 @@ from slipway.steps.build import reference_of, refusal
 from slipway.steps.candidates import candidates, wanted
 from slipway.steps.judge import Context
 from slipway.steps.outcomes import failure
+from slipway.steps.progress import Event, tell
 from slipway.stores.objects import DamagedObjectError, MissingObjectError, ObjectStore
 from tasks.build import build
 from tasks.export import export
-from tasks.progress import tell
 from tasks.quantize import quantize
 from tasks.reference import evaluate_reference
 from tasks.validate import validate
@@ -91,7 +91,7 @@ def _start_target(
     lanes = []
     for spec in specs:
         if refused := refusal(spec):
-            tell(str(spec), refused.step, refused.decision.verdict, refused.decision.reasons[0])
+            tell(Event(str(spec), refused.step, refused.decision.verdict, refused.decision.reasons[0]))
             lanes.append(Lane(spec, (), refused))
             continue
         steps = made[spec.variant, engine(spec.engine).form]

@@ -17,6 +17,7 @@ from slipway.config import Params
 from slipway.errors import BadInputError
 from slipway.records import Artifact, Built, ReleaseResult, TargetOutcome, Validated
 from slipway.steps.judge import Context, conclude, judge, release_of
+from slipway.steps.progress import Event, tell
 from slipway.steps.summary import markdown
 from slipway.stores.objects import DamagedObjectError, MissingObjectError
 from slipway.stores.registry import ModelVersionRef
@@ -24,7 +25,6 @@ from slipway.wiring import Workshop, check_targets, code_revision, host_hardware
 from tasks.benchmark import benchmark, find_champion
 from tasks.data import check_data
 from tasks.fetch import fetch
-from tasks.progress import tell
 from tasks.promote import promote
 from tasks.register import register
 from tasks.report import report
@@ -54,7 +54,7 @@ def _healed_release(params: Params, shop: Workshop, version: ModelVersionRef) ->
         return _release(params, shop, version)
     except (MissingObjectError, DamagedObjectError) as error:
         # The cache remembers results whose bytes are gone; only the steps that made them can bring them back.
-        tell("release", "start", "again", f"every step, because {error}")
+        tell(Event("release", "start", "again", f"every step, because {error}"))
         with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
             return _release(params, shop, version)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from slipway.cli import ending
 from slipway.cli.console import out, print_json, print_table, tell
 from slipway.cli.release import DEFAULT_PARAMS, JsonOption
 from slipway.config import load_params
@@ -121,6 +122,7 @@ def _decide(name: str, version: str, word: str, reason: str, params: Path | None
     shop = workshop()
     engine = shop.registry.version(name, version)
     data_md5 = _current_data_md5(params, engine.evidence) if word == "approve" else None
+    ending.prepare()
     decision: Decision = load_flow("promote")(name, version, word, _person(), reason, data_md5)
     if as_json:
         print_json({"name": name, "version": version, **decision.model_dump(mode="json")})

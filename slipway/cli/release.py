@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from slipway.cli.console import out, print_json, print_table, progress, tell
+from slipway.cli import ending
+from slipway.cli.console import out, print_json, print_table, tell
+from slipway.cli.progress import progress
 from slipway.config import Params, load_params
 from slipway.records import ReleaseResult, TargetOutcome, Verdict
 from slipway.steps.summary import HEADINGS, candidate_row, is_chosen, reference_row, release_json
@@ -46,6 +48,7 @@ def run_release(params: Params, targets: list[str], as_json: bool, fresh: bool) 
     # What the flow would refuse first is told before Prefect starts, which takes seconds.
     params = check_targets(params, tuple(targets))
     workshop().registry.resolve(params.model)
+    ending.prepare()
     flow = load_flow("release")
     with progress():
         result: ReleaseResult = flow(params)

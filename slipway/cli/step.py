@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from slipway.cli.console import err, tell
+from slipway.cli.progress import progress
 from slipway.cli.release import DEFAULT_PARAMS, ParamsOption
 from slipway.config import Params, load_params
 from slipway.engines import engine
@@ -73,6 +74,11 @@ def hardware_command() -> None:
     _finish(workshop(), hardware, "hardware")
     # Alone in a file, so that what depends on it sees a change of behaviour and nothing else.
     (OUT / "hardware" / "fingerprint").write_text(hardware.fingerprint + "\n", encoding="ascii")
+
+
+@app.callback()
+def _show_progress(context: typer.Context) -> None:
+    context.with_resource(progress())
 
 
 @app.command("fetch")

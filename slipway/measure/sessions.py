@@ -6,7 +6,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,18 +17,24 @@ from slipway.records import HostLoad
 
 __all__ = ["Participant", "ParticipantTiming", "SessionTimings", "TimingPlan", "run_session"]
 
+# Rough shares of a session's time at which preparation ends and at which the rounds end.
+PREPARED, TIMED = 0.4, 0.8
 _LEAST_ROUNDS = 2  # a paired interval needs two
 
 
 def run_session(
-    reference: Participant, candidates: Sequence[Participant], plan: TimingPlan, cpus: Collection[int]
+    reference: Participant,
+    candidates: Sequence[Participant],
+    plan: TimingPlan,
+    cpus: Collection[int],
+    told: Callable[[float], None] = lambda _: None,
 ) -> SessionTimings:
     """Time all participants on ``cpus`` in one session.
 
     All workers are started first; from then on exactly one at a time has work. Each participant, the reference too,
     takes the thread count of the plan that gives it the lowest median. In each round every participant that still needs
     samples runs one block, in an order shuffled anew; the reference runs in every round, so that each block has a
-    partner. No process is left behind, however this ends.
+    partner. No process is left behind, however this ends. ``told`` hears, now and then, which share is done.
 
     Raises:
         BadInputError: the plan asks for more threads than there are ``cpus``.
@@ -48,11 +54,13 @@ def run_session(
             one.start(cpus)
         for one in everyone:
             one.wait_until_ready()
-        for one in everyone:
+        for done, one in enumerate(everyone, start=1):
             one.prepare(block_seconds=plan.budget_seconds / (plan.rounds * len(everyone)))
-        _run_rounds(first, others, plan)
-        for one in everyone:
+            told(PREPARED * done / len(everyone))
+        _run_rounds(first, others, plan, lambda share: told(PREPARED + share * (TIMED - PREPARED)))
+        for done, one in enumerate(everyone, start=1):
             one.measure_throughput()
+            told(TIMED + (1 - TIMED) * done / len(everyone))
         for one in everyone:
             one.finish()
     host_load = HostLoad(
@@ -64,7 +72,7 @@ def run_session(
     )
 
 
-def _run_rounds(reference: Turns, candidates: Sequence[Turns], plan: TimingPlan) -> None:
+def _run_rounds(reference: Turns, candidates: Sequence[Turns], plan: TimingPlan, told: Callable[[float], None]) -> None:
     shuffler = random.Random(plan.seed)  # noqa: S311 - an order of turns, no secret
     deadline = time.monotonic() + plan.budget_seconds
     for turn in itertools.count():
@@ -73,6 +81,7 @@ def _run_rounds(reference: Turns, candidates: Sequence[Turns], plan: TimingPlan)
             return
         if turn >= _LEAST_ROUNDS and time.monotonic() > deadline:
             return
+        told(min(one.share() for one in [reference, *wanting]))
         order = [reference, *wanting]
         shuffler.shuffle(order)
         for one in order:

@@ -89,10 +89,14 @@ class Turns:
         wanted = max(_LEAST_CALLS, _calls_in(self._plan.block_ms / 1e3, trials[best]))
         self._calls = min(wanted, _calls_in(block_seconds, trials[best]))
 
+    def share(self) -> float:
+        """The share that it has of the samples and the rounds that the plan asks for, whichever is lower."""
+        samples = sum(len(block) for block in self.rounds.values())
+        return min(samples / self._plan.samples, len(self.rounds) / self._plan.rounds)
+
     def has_enough(self) -> bool:
         """Whether it has the samples and the rounds that the plan asks for."""
-        samples = sum(len(block) for block in self.rounds.values())
-        return samples >= self._plan.samples and len(self.rounds) >= self._plan.rounds
+        return self.share() >= 1
 
     @_while_well
     def run_block(self, turn: int) -> None:

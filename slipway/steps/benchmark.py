@@ -20,6 +20,7 @@ from slipway.measure.sessions import Participant, ParticipantTiming, TimingPlan,
 from slipway.records import Built, DataSource, Decision, Failure, Hardware, Record, Timed, Validated, Verdict
 from slipway.steps.export import first
 from slipway.steps.outcomes import failure
+from slipway.steps.progress import meter
 from slipway.stores.objects import ObjectStore
 from slipway.stores.registry import Registry
 
@@ -64,6 +65,7 @@ def benchmark(
             [_participant(objects, built, data, str(built.spec)) for built in timed],
             plan,
             os.sched_getaffinity(0),
+            meter(f"target {reference.spec.target}", "benchmark"),
         )
     results = dict(zip((built.artifact.digest for built in timed), session.candidates, strict=True))
     base = results[champion.artifact.digest] if champion else None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 import multiprocessing
 import os
+import select
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from slipway.errors import InfrastructureError, SlipwayError
+from slipway.steps.progress import LOGGER, Event, tell
 
 EXIT_SECONDS = 10
 P = ParamSpec("P")
@@ -54,10 +59,14 @@ def isolated(step: Callable[P, T], timeout_seconds: float = 1800) -> Callable[P,
 
 
 def _receive(receiver: Connection, child: BaseProcess, name: str, timeout_seconds: float, output: Path) -> object:
-    if not receiver.poll(timeout_seconds):
-        raise InfrastructureError(f"{name} did not finish within {timeout_seconds:.0f} s and was ended")
+    deadline = time.monotonic() + timeout_seconds
     try:
-        return receiver.recv()
+        while receiver.poll(max(deadline - time.monotonic(), 0)):
+            message = receiver.recv()
+            if not isinstance(message, Event):
+                return message
+            tell(message)
+        raise InfrastructureError(f"{name} did not finish within {timeout_seconds:.0f} s and was ended")
     except EOFError:
         child.join()
         said = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -78,6 +87,9 @@ def _report(
     log = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    threading.Thread(target=_end_with_parent, args=(sender.fileno(),), daemon=True).start()
+    LOGGER.addHandler(_Relay(sender))
+    LOGGER.setLevel(logging.INFO)
     try:
         outcome = step(*args, **kwargs)
     except SlipwayError as error:
@@ -87,6 +99,25 @@ def _report(
         outcome = InfrastructureError(f"{step.__name__} failed: {type(error).__name__}: {first_line}")
     sender.send(outcome)
     sender.close()
+
+
+class _Relay(logging.Handler):
+    """Sends progress to the parent, which tells it as its own."""
+
+    def __init__(self, sender: Connection) -> None:
+        super().__init__()
+        self._sender = sender
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._sender.send(record.__dict__["event"])
+
+
+def _end_with_parent(sender: int) -> None:
+    """End this process when nobody can read its result any more: the parent was killed."""
+    hung_up = select.poll()
+    hung_up.register(sender, 0)
+    hung_up.poll()
+    os._exit(1)
 
 
 def _describe(exit_code: int | None) -> str:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from slipway.errors import BadInputError, InfrastructureError, RejectedError, SlipwayError
 
 if TYPE_CHECKING:
@@ -119,6 +121,8 @@ class Connection:
         import_mlflow()
         from mlflow import MlflowClient
 
+        if self._artifact_root is not None:
+            _make_whole(Path(self.tracking_uri.partition(":///")[2]))
         return MlflowClient(self.tracking_uri, self.tracking_uri)
 
     def check(self) -> None:
@@ -274,10 +278,25 @@ def mlflow_signature(signature: Signature) -> ModelSignature:
 
 
 def _check_sqlite(file: Path) -> None:
-    """Read from the database, which may be a new one: MLflow itself would try for minutes to open a wrong file."""
+    """Read from the database, which may still be empty: MLflow itself would try for minutes to open a wrong file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(file, timeout=CHECK_SECONDS)) as database:
         database.execute("PRAGMA schema_version")
+
+
+def _make_whole(file: Path) -> None:
+    """Let MLflow make a new database beside ``file``, and put it there when it is whole.
+
+    MLflow cannot go on with one whose making was cut short.
+    """
+    from mlflow import MlflowClient
+
+    with FileLock(f"{file}.lock"):
+        if not file.exists() or file.stat().st_size == 0:
+            with tempfile.TemporaryDirectory(dir=file.parent, prefix=".mlflow-") as scratch:
+                fresh = Path(scratch) / file.name
+                MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
+                fresh.rename(file)
 
 
 def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:

@@ -1,14 +1,8 @@
 from __future__ import annotations
 
-import logging
-
 import pytest
 
-from slipway.cli.console import PROGRESS_LOGGER, complain, print_json, print_table, progress, tell
-
-
-def event(line: str, step: str, status: str, detail: str = "") -> None:
-    logging.getLogger(PROGRESS_LOGGER).info("told", extra={"event": (line, step, status, detail)})
+from slipway.cli.console import complain, print_json, print_table, tell
 
 
 def test_messages_go_to_stderr_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,18 +30,3 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": [1, None]})
 
     assert capsys.readouterr().out == '{\n  "a": [\n    1,\n    null\n  ]\n}\n'
-
-
-def test_progress_is_one_line_per_finished_step_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress():
-        event("bf16/torch", "build", "running")
-        event("bf16/torch", "build", "done")
-        event("bf16/torch", "validate", "FAIL", "a [reason]")
-    event("bf16/torch", "benchmark", "done")
-
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert [line.split() for line in err.splitlines()] == [
-        ["bf16/torch", "build", "done"],
-        ["bf16/torch", "validate", "FAIL", "a", "[reason]"],
-    ]

@@ -12,11 +12,10 @@ from prefect.states import Completed, Failed, Running
 
 from slipway.errors import InfrastructureError
 from slipway.records import Verdict
-from tasks.progress import on_change, tell
+from slipway.steps.progress import Event
+from tasks.progress import on_change
 from tests.unit.steps.records import BUILT, failed
 from tests.unit.tasks.test_policy import TASKS
-
-Event = tuple[str, str, str, str]
 
 
 @pytest.fixture(autouse=True)
@@ -35,17 +34,17 @@ def change(state: State[Any], name: str = "build", run: str = "build bf16/openvi
 @pytest.mark.parametrize(
     ("state", "event"),
     [
-        (Running(), ("bf16/openvino", "build", "running", "")),
-        (Completed(data=BUILT), ("bf16/openvino", "build", "done", "")),
-        (Completed(data=BUILT, name="Cached"), ("bf16/openvino", "build", "cached", "")),
-        (Failed(data=InfrastructureError("down")), ("bf16/openvino", "build", "ERROR", "down")),
+        (Running(), Event("bf16/openvino", "build", "running", "")),
+        (Completed(data=BUILT), Event("bf16/openvino", "build", "done", "")),
+        (Completed(data=BUILT, name="Cached"), Event("bf16/openvino", "build", "cached", "")),
+        (Failed(data=InfrastructureError("down")), Event("bf16/openvino", "build", "ERROR", "down")),
         (
             Completed(data=failed("quantize", Verdict.SKIPPED, "no Linear layer")),
-            ("bf16/openvino", "quantize", "SKIPPED", "no Linear layer"),
+            Event("bf16/openvino", "quantize", "SKIPPED", "no Linear layer"),
         ),
         (
             Completed(data=failed("build", Verdict.FAIL, "no"), name="Cached"),
-            ("bf16/openvino", "build", "FAIL", "no"),
+            Event("bf16/openvino", "build", "FAIL", "no"),
         ),
     ],
 )
@@ -61,17 +60,7 @@ def test_each_change_of_a_candidate_is_one_event(
 def test_a_line_may_have_several_words(caplog: pytest.LogCaptureFixture) -> None:
     change(Running(), "export", "export fp32 onnx")
 
-    assert told(caplog) == [("fp32 onnx", "export", "running", "")]
-
-
-def test_an_event_reads_as_a_sentence_too(caplog: pytest.LogCaptureFixture) -> None:
-    tell("bf16/torch", "build", "SKIPPED", "no bfloat16")
-    tell("bf16/torch", "build", "done")
-
-    assert [record.getMessage() for record in caplog.records] == [
-        "bf16/torch: build SKIPPED (no bfloat16)",
-        "bf16/torch: build done",
-    ]
+    assert told(caplog) == [Event("fp32 onnx", "export", "running")]
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,0 +1,69 @@
+"""How a long command ends before its time: on Ctrl-C within seconds, and killed without leaving processes behind."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+from types import FrameType
+
+INTERRUPTED_EXIT_CODE = 130
+GRACE_SECONDS = 2.0
+MARK = "SLIPWAY_COMMAND"
+
+
+@functools.cache
+def prepare() -> subprocess.Popen[bytes]:
+    """Let Ctrl-C end this process in seconds, and its descendants end with it, however it ends.
+
+    Prefect's temporary server is a child that ends only if its parent tells it to. Ctrl-C reaches it too, and then
+    Prefect would try for minutes to tell the dead server that the run was interrupted.
+    """
+    signal.signal(signal.SIGINT, _interrupted)
+    mark = uuid.uuid4().hex
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, False)  # this process alone holds it open
+    command = [sys.executable, "-I", __file__, f"{MARK}={mark}"]
+    guardian = subprocess.Popen(command, stdin=reader, stdout=subprocess.DEVNULL, start_new_session=True)
+    os.close(reader)
+    os.environ[MARK] = mark
+    return guardian
+
+
+def _interrupted(_: int, __: FrameType | None) -> None:
+    from slipway.cli.console import tell  # here, since the guardian runs this file and needs none of it
+
+    logging.disable()
+    tell("interrupted; what is finished is kept, and the same command goes on from there")
+    ending = threading.Timer(GRACE_SECONDS, _end_now)
+    ending.daemon = True
+    ending.start()
+    raise KeyboardInterrupt
+
+
+def _end_now() -> None:
+    from slipway.cli.console import err
+
+    err.show_cursor()  # the live table hides it
+    os._exit(INTERRUPTED_EXIT_CODE)
+
+
+def end_marked(mark: str) -> None:
+    """Kill every process whose environment holds ``mark``, which all descendants of a command inherit."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in environment.read_bytes().split(b"\0"):
+                os.kill(int(environment.parent.name), signal.SIGKILL)
+        except OSError:  # somebody else's process, or one that has ended
+            continue
+
+
+if __name__ == "__main__":
+    sys.stdin.read()  # until the command has ended
+    end_marked(sys.argv[1])
