@@ -16,9 +16,9 @@ from flows.lanes import Lanes, start
 from slipway.config import Params
 from slipway.errors import BadInputError
 from slipway.records import Artifact, Built, ReleaseResult, TargetOutcome, Validated
+from slipway.reports.summary import markdown
 from slipway.steps.judge import Context, conclude, judge, release_of
 from slipway.steps.progress import Event, tell
-from slipway.steps.summary import markdown
 from slipway.stores.objects import DamagedObjectError, MissingObjectError
 from slipway.stores.registry import ModelVersionRef
 from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, workshop

@@ -18,7 +18,18 @@ from tasks.progress import on_change
 
 RUNTIMES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
 # What of Slipway's source a result can depend on.
-SOURCES = ("decisions", "engines", "exports", "measure", "steps", "stores", "variants", "config.py", "records.py")
+SOURCES = (
+    "decisions",
+    "engines",
+    "exports",
+    "measure",
+    "reports",
+    "steps",
+    "stores",
+    "variants",
+    "config.py",
+    "records.py",
+)
 # Stores say where bytes lie, not what they are.
 PLACES = frozenset({"objects", "registry"})
 

@@ -16,8 +16,8 @@ from slipway.cli.release import DEFAULT_PARAMS, JsonOption
 from slipway.config import load_params
 from slipway.errors import BadInputError
 from slipway.records import Decision, Evidence
-from slipway.steps.plots import points, write_plot
-from slipway.steps.summary import HEADINGS, candidate_json, candidate_row, explanation
+from slipway.reports.plots import points, write_plot
+from slipway.reports.summary import HEADINGS, candidate_json, candidate_row, explanation
 from slipway.stores.registry import parse_model_uri
 from slipway.stores.tracking import verify
 from slipway.wiring import load_flow, workshop

@@ -14,7 +14,7 @@ from slipway.cli.console import out, print_json, print_table, tell
 from slipway.cli.progress import progress
 from slipway.config import Params, load_params
 from slipway.records import ReleaseResult, TargetOutcome, Verdict
-from slipway.steps.summary import HEADINGS, candidate_row, is_chosen, reference_row, release_json
+from slipway.reports.summary import HEADINGS, candidate_row, is_chosen, reference_row, release_json
 from slipway.wiring import check_targets, load_flow, workshop
 
 DEFAULT_PARAMS = Path("params.yaml")

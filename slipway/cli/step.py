@@ -33,6 +33,8 @@ from slipway.records import (
     Validated,
     VariantFile,
 )
+from slipway.reports.summary import is_chosen
+from slipway.reports.tables import tables
 from slipway.steps import bundles
 from slipway.steps.benchmark import Timings, benchmark
 from slipway.steps.build import build, reference_of, refusal
@@ -45,8 +47,6 @@ from slipway.steps.judge import Context, conclude, judge, release_of
 from slipway.steps.outcomes import definite, failure
 from slipway.steps.quantize import quantize
 from slipway.steps.report import report
-from slipway.steps.summary import is_chosen
-from slipway.steps.tables import tables
 from slipway.steps.validate import evaluate_reference, validate
 from slipway.stores.conversion import Format, InputSpec
 from slipway.stores.tracking import verify

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from slipway.records import Artifact, Release
-from slipway.steps.plots import points, write_plot
-from slipway.steps.summary import markdown
+from slipway.reports.plots import points, write_plot
+from slipway.reports.summary import markdown
 from slipway.stores.objects import ObjectStore
 
 

@@ -9,7 +9,7 @@ import pytest
 from slipway.cli import demo, release
 from slipway.config import Params
 from slipway.records import Decision, Recorded, ReleaseResult, Verdict
-from slipway.steps.summary import release_json
+from slipway.reports.summary import release_json
 from slipway.stores.registry import ModelVersionRef
 from tests.fakes.evidence import evidence
 from tests.fakes.evidence import release as release_of

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from slipway.reports.summary import markdown
 from slipway.steps.report import report
-from slipway.steps.summary import markdown
 from slipway.stores.objects import ObjectStore
 from tests.fakes.evidence import evidence, release
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slipway.records import CandidateSpec, Form, Predictions, VariantFile, Verdict
-from slipway.steps.summary import markdown
+from slipway.reports.summary import markdown
 from slipway.stores.objects import ObjectStore
 from slipway.stores.registry import RegisteredEngine
 from tasks.benchmark import benchmark, find_champion

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from slipway.records import Decision, Evidence, Interval, Release, Verdict
-from slipway.steps.summary import (
+from slipway.reports.summary import (
     HEADINGS,
     candidate_json,
     candidate_row,

@@ -13,8 +13,8 @@ import numpy as np
 from slipway.measure.accuracy import load_predictions
 from slipway.measure.parity import top1
 from slipway.records import Evidence, Release, TargetOutcome
-from slipway.steps.plots import points
-from slipway.steps.summary import is_chosen
+from slipway.reports.plots import points
+from slipway.reports.summary import is_chosen
 
 
 def tables(release: Release, answers: Callable[[TargetOutcome], Path]) -> dict[str, str]:

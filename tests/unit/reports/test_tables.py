@@ -8,7 +8,7 @@ import pytest
 
 from slipway.measure.accuracy import save_predictions
 from slipway.records import CandidateSpec
-from slipway.steps.tables import tables
+from slipway.reports.tables import tables
 from tests.fakes.evidence import evidence, release
 
 CHOSEN, OTHER = "a" * 64, "b" * 64

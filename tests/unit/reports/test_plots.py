@@ -6,7 +6,7 @@ import pytest
 
 from slipway.errors import BadInputError
 from slipway.records import Evidence
-from slipway.steps.plots import Point, points, write_plot
+from slipway.reports.plots import Point, points, write_plot
 from tests.fakes.evidence import ACCURACY, TIMING, evidence
 
 
