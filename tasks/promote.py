@@ -15,7 +15,7 @@ from tasks.policy import RETRIED, TOLD
 def promote(registry: Registry, name: str, version: str, data_md5: str, approval_required: bool) -> Decision:
     """The version as champion; as challenger when a person decides."""
     if approval_required:
-        return steps.await_approval(registry, name, version)
+        return steps.await_approval(registry, name, version, data_md5)
     return steps.promote(registry, name, version, data_md5)
 
 

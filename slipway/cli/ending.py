@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import uuid
@@ -19,7 +18,7 @@ MARK = "SLIPWAY_COMMAND"
 
 
 @functools.cache
-def prepare() -> subprocess.Popen[bytes]:
+def prepare() -> None:
     """Let Ctrl-C end this process in seconds, and its descendants end with it, however it ends.
 
     Prefect's temporary server is a child that ends only if its parent tells it to. Ctrl-C reaches it too, and then
@@ -27,13 +26,12 @@ def prepare() -> subprocess.Popen[bytes]:
     """
     signal.signal(signal.SIGINT, _interrupted)
     mark = uuid.uuid4().hex
-    reader, writer = os.pipe()
-    os.set_inheritable(writer, False)  # this process alone holds it open
+    reader, _ = os.pipe()  # this process alone holds the other end, until it ends
     command = [sys.executable, "-I", __file__, f"{MARK}={mark}"]
-    guardian = subprocess.Popen(command, stdin=reader, stdout=subprocess.DEVNULL, start_new_session=True)
+    own_streams = [(os.POSIX_SPAWN_DUP2, reader, 0), (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    os.posix_spawn(sys.executable, command, os.environ, file_actions=own_streams, setsid=True)
     os.close(reader)
     os.environ[MARK] = mark
-    return guardian
 
 
 def _interrupted(_: int, __: FrameType | None) -> None:

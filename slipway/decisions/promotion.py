@@ -19,7 +19,7 @@ def may_promote(
     """PASS when the evidence passed, every gate in it too, and file, data and earlier decisions do not object.
 
     ``registered_digest`` is the sha256 of the file that the registry would serve, ``current_data_md5`` the test data's
-    today (None: unknown here, not checked), ``decision_tag`` what was decided on this version before. ``override``
+    today (None: unknown here, not checked), ``decision_tag`` what was decided on this file before. ``override``
     sets aside such an earlier decision, and nothing else.
     """
     return combine(
@@ -54,10 +54,10 @@ def _same_data(measured: str, current: str | None) -> Decision:
 
 def _earlier_decision(tag: str | None, override: bool) -> Decision:
     if tag not in REFUSING_TAGS:
-        return _passed("none against this version")
+        return _passed("none against this file")
     if override:
-        return _passed(f"this version was {tag}, which was overridden")
-    return _failed(f"this version was {tag}; release the model again, or override the decision")
+        return _passed(f"this file was {tag}, which was overridden")
+    return _failed(f"this file was {tag}, and only `slipway approve` overrides that")
 
 
 def _passed(reason: str) -> Decision:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from slipway.decisions.promotion import may_promote
 from slipway.errors import RejectedError
 from slipway.records import Decision, Verdict
-from slipway.stores.registry import Registry
-
-DECISION_TAG = "slipway.decision"
+from slipway.stores.registry import RegisteredEngine, Registry
 
 
 def promote(registry: Registry, name: str, version: str, current_data_md5: str | None) -> Decision:
@@ -28,24 +26,33 @@ def _promote(
     engine = registry.version(name, version)
     if "champion" in engine.aliases:
         return Decision(verdict=Verdict.PASS, reasons=(f"{name} version {version} is the champion already",))
-    decision = may_promote(
-        engine.evidence,
-        registered_digest=engine.digest,
-        current_data_md5=current_data_md5,
-        decision_tag=engine.tags.get(DECISION_TAG),
-        override=approver is not None,
-    )
+    decision = _may_promote(registry, engine, current_data_md5, override=approver is not None)
     if decision.verdict is Verdict.PASS:
         registry.promote(name, version, approver, reason)
         return Decision(verdict=Verdict.PASS, reasons=(f"{name} version {version} is the champion now",))
     return decision
 
 
-def await_approval(registry: Registry, name: str, version: str) -> Decision:
-    """Make ``version`` the challenger, which a person approves or rejects."""
+def _may_promote(
+    registry: Registry, engine: RegisteredEngine, current_data_md5: str | None, *, override: bool
+) -> Decision:
+    return may_promote(
+        engine.evidence,
+        registered_digest=engine.digest,
+        current_data_md5=current_data_md5,
+        decision_tag=registry.earlier_decision(engine.name, engine.digest),
+        override=override,
+    )
+
+
+def await_approval(registry: Registry, name: str, version: str, current_data_md5: str | None) -> Decision:
+    """Make ``version`` the challenger, which a person approves or rejects, if its recorded evidence allows it."""
     engine = registry.version(name, version)
     if "champion" in engine.aliases:
         return Decision(verdict=Verdict.PASS, reasons=(f"{name} version {version} is the champion already",))
+    decision = _may_promote(registry, engine, current_data_md5, override=False)
+    if decision.verdict is not Verdict.PASS:
+        return decision
     registry.set_challenger(name, version)
     reason = f"{name} version {version} waits for approval: slipway approve {name} {version} --reason TEXT"
     return Decision(verdict=Verdict.PASS, reasons=(reason,))

@@ -19,6 +19,7 @@ from slipway.stores.objects import digest_of
 from slipway.stores.registry import (
     CHALLENGER,
     CHAMPION,
+    DECISION_TAG,
     DIGEST_TAG,
     EVIDENCE_TAG,
     PREVIOUS,
@@ -149,6 +150,12 @@ class MlflowRegistry:
         return mlflow_models.aliases_if_any(self._connection, name).get(CHAMPION)
 
     @at_border
+    def earlier_decision(self, name: str, digest: str) -> str | None:
+        """See ``Registry.earlier_decision``."""
+        versions = self._connection.versions(name, (DIGEST_TAG, digest))
+        return next((found.tags[DECISION_TAG] for found in versions if DECISION_TAG in found.tags), None)
+
+    @at_border
     def tag(self, name: str, version: str, key: str, value: str) -> None:
         """See ``Registry.tag``."""
         self._connection.client.set_model_version_tag(name, version, key, value)
@@ -161,12 +168,12 @@ class MlflowRegistry:
     @at_border
     def promote(self, name: str, version: str, approver: str | None, reason: str | None) -> None:
         """See ``Registry.promote``."""
-        self._version(name, version)
+        file = self._version(name, version).tags.get(DIGEST_TAG)
         aliases = self.aliases(name)
         for key, value in decision_tags("promoted", approver, reason).items():
             self.tag(name, version, key, value)
         champion = aliases.get(CHAMPION)
-        if champion is not None and champion != version:
+        if champion is not None and self._version(name, champion).tags.get(DIGEST_TAG) != file:
             # Before the champion moves: from then on a rollback must know where to go.
             self._alias(name, PREVIOUS, champion)
         self._alias(name, CHAMPION, version)
@@ -191,7 +198,7 @@ class MlflowRegistry:
             raise BadInputError(f"{name} has no previous version to roll back to; champion is {champion or 'not set'}")
         # Equal when a promotion or rollback was cut short: then the previous version serves already.
         if champion is not None and champion != previous:
-            self.tag(name, champion, "slipway.decision", "rolled back")
+            self.tag(name, champion, DECISION_TAG, "rolled back")
         self._alias(name, CHAMPION, previous)
         self._connection.client.delete_registered_model_alias(name, PREVIOUS)
         return self.version(name, previous)

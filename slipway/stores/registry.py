@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 EVIDENCE_TAG = "slipway.evidence_sha256"
 DIGEST_TAG = "slipway.digest"
+DECISION_TAG = "slipway.decision"
 
 
 class ModelVersionRef(Record):
@@ -135,6 +136,13 @@ class Registry(Protocol):
         """The version that serves; None where none does, or nothing is registered under ``name`` yet."""
         ...
 
+    def earlier_decision(self, name: str, digest: str) -> str | None:
+        """The decision tag of the newest version of ``name`` that has one and this engine file.
+
+        A file that is measured again becomes another version, and stays the file that was decided on.
+        """
+        ...
+
     def tag(self, name: str, version: str, key: str, value: str) -> None:
         """Set a tag of a version."""
         ...
@@ -144,7 +152,10 @@ class Registry(Protocol):
         ...
 
     def promote(self, name: str, version: str, approver: str | None, reason: str | None) -> None:
-        """Let ``champion`` name the version, and ``previous`` the champion until now; repeating it is harmless."""
+        """Let ``champion`` name the version, and ``previous`` the champion until now; repeating it is harmless.
+
+        Of two versions with the same engine file the former never becomes ``previous``: there would be no way back.
+        """
         ...
 
     def reject(self, name: str, version: str, approver: str, reason: str) -> None:
@@ -202,7 +213,7 @@ def version_tags(evidence: Evidence) -> dict[str, str]:
 
 def decision_tags(decision: str, approver: str | None, reason: str | None) -> dict[str, str]:
     """The tags that tell who decided what about a version, and why."""
-    tags = {"slipway.decision": decision, "slipway.approver": approver, "slipway.reason": reason}
+    tags = {DECISION_TAG: decision, "slipway.approver": approver, "slipway.reason": reason}
     return {key: value for key, value in tags.items() if value is not None}
 
 

@@ -19,6 +19,8 @@ from slipway.stores.mlflow_releases import check_engine_files
 from slipway.stores.registry import (
     CHALLENGER,
     CHAMPION,
+    DECISION_TAG,
+    DIGEST_TAG,
     PREVIOUS,
     ModelVersionRef,
     RecordedRelease,
@@ -145,6 +147,12 @@ class FakeRegistry:
         """See ``Registry.champion``."""
         return self.aliases(name).get(CHAMPION) if name in self.models else None
 
+    def earlier_decision(self, name: str, digest: str) -> str | None:
+        """See ``Registry.earlier_decision``."""
+        newest_first = reversed(self.models.get(name, RegisteredModel()).versions)
+        found = (one.tags.get(DECISION_TAG) for one in newest_first if one.tags.get(DIGEST_TAG) == digest)
+        return next(filter(None, found), None)
+
     def tag(self, name: str, version: str, key: str, value: str) -> None:
         """See ``Registry.tag``."""
         self._version(name, version).tags[key] = value
@@ -158,8 +166,9 @@ class FakeRegistry:
         """See ``Registry.promote``."""
         self._version(name, version).tags.update(decision_tags("promoted", approver, reason))
         aliases = self._model(name).aliases
-        if aliases.get(CHAMPION, version) != version:
-            aliases[PREVIOUS] = aliases[CHAMPION]
+        champion = aliases.get(CHAMPION, version)
+        if self._file(name, champion) != self._file(name, version):
+            aliases[PREVIOUS] = champion
         aliases[CHAMPION] = version
         if aliases.get(CHALLENGER) == version:
             del aliases[CHALLENGER]
@@ -177,7 +186,7 @@ class FakeRegistry:
         if PREVIOUS not in aliases:
             raise BadInputError(f"{name} has no previous version to roll back to")
         if aliases[CHAMPION] != aliases[PREVIOUS]:
-            self.tag(name, aliases[CHAMPION], "slipway.decision", "rolled back")
+            self.tag(name, aliases[CHAMPION], DECISION_TAG, "rolled back")
         aliases[CHAMPION] = aliases.pop(PREVIOUS)
         return self.version(name, aliases[CHAMPION])
 
@@ -201,6 +210,9 @@ class FakeRegistry:
         versions = self.models.setdefault(name, RegisteredModel()).versions
         versions.append(version)
         return self.resolve(f"models:/{name}/{len(versions)}")
+
+    def _file(self, name: str, version: str) -> str | None:
+        return self._version(name, version).tags.get(DIGEST_TAG)
 
     def _model(self, name: str) -> RegisteredModel:
         if name not in self.models:

@@ -235,6 +235,27 @@ def test_promotion_keeps_the_old_champion_as_previous(registry: Registry, name: 
     assert engine.tags["slipway.reason"] == "canary passed"
 
 
+def test_the_same_file_measured_again_leaves_the_way_back(registry: Registry, name: str, tmp_path: Path) -> None:
+    model = f"{name}.x86"
+    _registered(registry, tmp_path, name, "one", "two")
+    registry.promote(model, "1", None, None)
+    registry.promote(model, "2", None, None)
+    digest = registry.version(model, "2").digest
+    again = evidence(digest, code_revision="later")
+    recorded = registry.record_release(
+        release(again, model=name), {digest: registry.engine_path(model, "2", tmp_path / "two")}, []
+    )
+    assert registry.register(model, recorded, again) == "3"
+    assert registry.earlier_decision(model, digest) == "promoted"
+
+    registry.promote(model, "3", None, None)
+
+    assert registry.aliases(model) == {"champion": "3", "previous": "1"}
+    assert registry.rollback(model).version == "1"
+    assert registry.earlier_decision(model, digest) == "rolled back"
+    assert registry.earlier_decision(model, "0" * 64) is None
+
+
 def test_promotion_leaves_another_challenger_alone(registry: Registry, name: str, tmp_path: Path) -> None:
     _registered(registry, tmp_path, name, "one", "two")
     registry.set_challenger(f"{name}.x86", "2")

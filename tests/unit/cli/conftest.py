@@ -12,7 +12,7 @@ from unittest import mock
 import dvc.repo  # noqa: F401 - DVC logs to the stdout of its first import, which must not be one test's capture
 import pytest
 
-from slipway.cli import demo, engines, host, main, release
+from slipway.cli import demo, ending, engines, host, main, release
 from slipway.stores.objects import ObjectStore
 from slipway.wiring import Workshop
 from tests.fakes.registry import FakeRegistry
@@ -42,6 +42,7 @@ def registry(project: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
 @pytest.fixture
 def slipway(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Slipway:
     """Run the program with these arguments."""
+    monkeypatch.setattr(ending, "prepare", lambda: None)  # the tests' own process outlives the command
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["slipway", *map(str, arguments)])

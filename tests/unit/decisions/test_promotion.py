@@ -77,11 +77,11 @@ def test_changed_data_is_refused(override: bool) -> None:
 @pytest.mark.parametrize("tag", REFUSING_TAGS)
 def test_an_earlier_refusal_stands_unless_overridden(tag: str) -> None:
     assert ask(tag=tag) == verdict(
-        Verdict.FAIL, f"earlier decision: this version was {tag}; release the model again, or override the decision"
+        Verdict.FAIL, f"earlier decision: this file was {tag}, and only `slipway approve` overrides that"
     )
     overridden = ask(tag=tag, override=True)
     assert overridden.verdict is Verdict.PASS
-    assert f"earlier decision: this version was {tag}, which was overridden" in overridden.reasons
+    assert f"earlier decision: this file was {tag}, which was overridden" in overridden.reasons
 
 
 def test_an_earlier_approval_is_no_objection() -> None:

@@ -107,7 +107,7 @@ def test_a_rejected_version_is_promoted_by_nobody_but_a_person(registry: FakeReg
 
     refused = promote(registry, NAME, "2", DATA_MD5)
     assert refused.verdict is Verdict.FAIL
-    assert refused.reasons[0].startswith("earlier decision: this version was rejected")
+    assert refused.reasons[0].startswith("earlier decision: this file was rejected")
     assert registry.champion(NAME) == "1"
 
     approved = approve(registry, NAME, "2", DATA_MD5, "grace", "they were right")
@@ -126,10 +126,24 @@ def test_a_rolled_back_version_does_not_come_back_by_itself(registry: FakeRegist
         promote(registry, NAME, version, DATA_MD5)
     registry.rollback(NAME)
 
-    assert (
-        promote(registry, NAME, "2", DATA_MD5).reasons[0].startswith("earlier decision: this version was rolled back")
-    )
+    assert promote(registry, NAME, "2", DATA_MD5).reasons[0].startswith("earlier decision: this file was rolled back")
     assert registry.champion(NAME) == "1"
+
+
+def test_a_refused_file_does_not_come_back_as_another_version(registry: FakeRegistry, tmp_path: Path) -> None:
+    """Measured again, the same bytes become a version that nothing was decided on."""
+    for version in ("1", "2"):
+        promote(registry, NAME, version, DATA_MD5)
+    registry.rollback(NAME)
+    again = register_engine(registry, tmp_path, NAME, b"second", code_revision="later").version
+
+    assert promote(registry, NAME, again, DATA_MD5).reasons[0].startswith("earlier decision: this file was rolled back")
+    assert await_approval(registry, NAME, again, DATA_MD5).verdict is Verdict.FAIL
+    assert registry.aliases(NAME) == {"champion": "1"}
+
+    assert approve(registry, NAME, again, DATA_MD5, "ada", "it was the network").verdict is Verdict.PASS
+    later = register_engine(registry, tmp_path, NAME, b"second", code_revision="latest").version
+    assert promote(registry, NAME, later, DATA_MD5).verdict is Verdict.PASS
 
 
 def test_the_champion_cannot_be_rejected(registry: FakeRegistry) -> None:
@@ -143,7 +157,7 @@ def test_the_champion_cannot_be_rejected(registry: FakeRegistry) -> None:
 def test_a_version_waits_as_challenger_and_leaves_the_wait_either_way(registry: FakeRegistry) -> None:
     promote(registry, NAME, "1", DATA_MD5)
 
-    waiting = await_approval(registry, NAME, "2")
+    waiting = await_approval(registry, NAME, "2", DATA_MD5)
     assert waiting.verdict is Verdict.PASS
     assert "slipway approve digits.x86 2 --reason" in waiting.reasons[0]
     assert registry.aliases(NAME) == {"champion": "1", "challenger": "2"}
@@ -151,7 +165,8 @@ def test_a_version_waits_as_challenger_and_leaves_the_wait_either_way(registry: 
     reject(registry, NAME, "2", "ada", "no")
     assert registry.aliases(NAME) == {"champion": "1"}
 
-    await_approval(registry, NAME, "2")
+    assert await_approval(registry, NAME, "2", DATA_MD5).verdict is Verdict.FAIL
+    assert registry.aliases(NAME) == {"champion": "1"}
     approve(registry, NAME, "2", DATA_MD5, "ada", "yes")
     assert registry.aliases(NAME) == {"champion": "2", "previous": "1"}
 
@@ -159,7 +174,7 @@ def test_a_version_waits_as_challenger_and_leaves_the_wait_either_way(registry: 
 def test_the_champion_does_not_wait_for_approval(registry: FakeRegistry) -> None:
     promote(registry, NAME, "1", DATA_MD5)
 
-    assert await_approval(registry, NAME, "1").reasons == ("digits.x86 version 1 is the champion already",)
+    assert await_approval(registry, NAME, "1", DATA_MD5).reasons == ("digits.x86 version 1 is the champion already",)
     assert registry.aliases(NAME) == {"champion": "1"}
 
 
