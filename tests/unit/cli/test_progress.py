@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -31,7 +32,7 @@ def test_on_a_terminal_each_candidate_is_one_live_line_with_a_bar_and_the_time_l
     screen = io.StringIO()
     monkeypatch.setattr(module, "err", Console(file=screen, force_terminal=True, width=100))
     clock = iter(range(100, 1000, 10))
-    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
 
     with progress():
         tell(Event("fp32/torch", "validate", "running", share=0.0))

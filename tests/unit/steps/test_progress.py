@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[Event]:
 
 def test_a_meter_tells_some_of_what_it_hears(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([10.0, 10.1, 10.3])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     report = meter("fp32/torch", "validate")
     for share in (0.1, 0.2, 0.3):
         report(share)
