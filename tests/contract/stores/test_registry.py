@@ -264,6 +264,31 @@ def test_promotion_leaves_another_challenger_alone(registry: Registry, name: str
     assert registry.aliases(f"{name}.x86") == {"champion": "1", "challenger": "2"}
 
 
+def test_a_rejected_version_is_told_so_and_is_no_challenger_any_more(
+    registry: Registry, name: str, tmp_path: Path
+) -> None:
+    model = f"{name}.x86"
+    _registered(registry, tmp_path, name, "one", "two")
+    registry.promote(model, "1", None, None)
+    registry.set_challenger(model, "2")
+    for _ in range(2):  # repeating it is harmless
+        registry.reject(model, "2", "ada", "too slow on Mondays")
+
+    assert registry.aliases(model) == {"champion": "1"}
+    tags = registry.version(model, "2").tags
+    assert tags["slipway.decision"] == "rejected"
+    assert (tags["slipway.approver"], tags["slipway.reason"]) == ("ada", "too slow on Mondays")
+
+
+def test_the_champion_is_told_where_there_is_one(registry: Registry, name: str, tmp_path: Path) -> None:
+    model = f"{name}.x86"
+    assert registry.champion(model) is None
+    _registered(registry, tmp_path, name, "one")
+    assert registry.champion(model) is None
+    registry.promote(model, "1", None, None)
+    assert registry.champion(model) == "1"
+
+
 def test_rollback_returns_to_the_previous_version_once(registry: Registry, name: str, tmp_path: Path) -> None:
     _registered(registry, tmp_path, name, "one", "two")
     model = f"{name}.x86"
