@@ -13,7 +13,7 @@ from slipway.cli import ending
 from slipway.cli.console import out, print_json, print_table, tell
 from slipway.cli.progress import progress
 from slipway.config import Params, load_params
-from slipway.records import ReleaseResult, TargetOutcome, Verdict
+from slipway.records import Decision, Release, ReleaseResult, TargetOutcome, Verdict
 from slipway.reports.summary import HEADINGS, candidate_row, is_chosen, reference_row, release_json
 from slipway.wiring import check_targets, load_flow, workshop
 
@@ -54,10 +54,23 @@ def run_release(params: Params, targets: list[str], as_json: bool, fresh: bool) 
         result: ReleaseResult = flow(params)
     seconds = time.monotonic() - start
     if as_json:
-        print_json(release_json(result.release, _uris(result), seconds))
+        print_json(release_json(_as_it_ended(result), _uris(result), seconds))
     else:
         _show(result, seconds)
     return result.verdict.exit_code
+
+
+def _as_it_ended(result: ReleaseResult) -> Release:
+    """The release with what became of each chosen engine as the last word on its target."""
+    targets = tuple(_promoted(outcome, result.promotions.get(outcome.target)) for outcome in result.release.targets)
+    return result.release.model_copy(update={"targets": targets})
+
+
+def _promoted(outcome: TargetOutcome, promotion: Decision | None) -> TargetOutcome:
+    if promotion is None:  # nothing was chosen
+        return outcome
+    reasons = (*outcome.decision.reasons, *promotion.reasons)
+    return outcome.model_copy(update={"decision": Decision(verdict=promotion.verdict, reasons=reasons)})
 
 
 def _uris(result: ReleaseResult) -> dict[str, str]:

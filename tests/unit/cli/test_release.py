@@ -93,8 +93,20 @@ def test_json_is_one_object_on_stdout(slipway: Slipway, flow: Flow) -> None:
     ended = slipway("release", "models:/digits/1", "--json")
 
     expected: Any = release_json(flow.result.release, {"x86": "models:/digits.x86/3"}, ended.object["seconds"])
+    expected["targets"]["x86"]["reasons"].append("digits.x86 version 3 is the champion now")
     assert ended.object == expected
     assert [one["registered"] for one in ended.object["targets"]["x86"]["candidates"]] == ["models:/digits.x86/3", None]
+
+
+def test_a_refused_promotion_is_the_last_word_on_its_target(slipway: Slipway, flow: Flow) -> None:
+    refused = Decision(verdict=Verdict.FAIL, reasons=("earlier decision: this file was rejected",))
+    flow.result = flow.result.model_copy(update={"promotions": {"x86": refused}})
+
+    ended = slipway("release", "models:/digits/1", "--json")
+
+    assert ended.code == 3
+    assert ended.object["targets"]["x86"]["verdict"] == "FAIL"
+    assert ended.object["targets"]["x86"]["reasons"] == ["as [it] is", *refused.reasons]
 
 
 @pytest.mark.parametrize(

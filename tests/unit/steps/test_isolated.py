@@ -2,21 +2,25 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from slipway import errors
 from slipway.errors import InfrastructureError, SlipwayError
 from slipway.steps.isolated import isolated
-from slipway.stores.objects import MissingObjectError
+from slipway.stores.objects import DamagedObjectError, MissingObjectError
 from tests.unit.steps import misbehaving
 
 EVERY_ERROR = [
     *(kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SlipwayError)),
     MissingObjectError,
+    DamagedObjectError,
 ]
 
 
@@ -97,3 +101,28 @@ def test_what_a_step_prints_goes_to_a_file_that_is_removed(tmp_path: Path, capfd
     assert Path(stdout).parent == tmp_path / "temporary"
     assert capfd.readouterr() == ("", "")
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+ABANDONED = """
+import sys
+from pathlib import Path
+from slipway.steps.isolated import isolated
+from tests.unit.steps import misbehaving
+
+if __name__ == "__main__":
+    isolated(misbehaving.hang)(Path(sys.argv[1]))
+"""
+
+
+def test_a_step_ends_when_the_process_that_waits_for_it_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "abandoned.py").write_text(ABANDONED)
+    note = tmp_path / "process"
+    command = [sys.executable, str(tmp_path / "abandoned.py"), str(note)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}) as waiting:
+        while not note.exists() or not note.read_text():
+            assert waiting.poll() is None
+            time.sleep(0.05)
+        step = psutil.Process(int(note.read_text()))
+        waiting.kill()
+
+    step.wait(timeout=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -219,6 +220,26 @@ def test_a_store_that_is_down_is_told_at_once(uri: str) -> None:
 
     assert time.monotonic() - started < 5
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("uri", ["notauri", "./mlruns", "http://", "http://host:port", "http://[::1"])
+def test_what_is_no_uri_is_told_as_such(uri: str) -> None:
+    with pytest.raises(BadInputError, match=re.escape(f"{uri!r} is no URI of a store for registered models; set ")):
+        MlflowRegistry(uri, None, PYFUNC_CODE).aliases("digits")
+
+
+def test_a_file_that_is_no_database_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("something else, long enough to be read")
+    with pytest.raises(InfrastructureError, match="file is not a database"):
+        MlflowRegistry(f"sqlite:///{tmp_path}/mlflow.db", None, PYFUNC_CODE).aliases("digits")
+
+
+def test_a_database_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    registry = MlflowRegistry(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlartifacts", PYFUNC_CODE)
+
+    assert registry.champion("digits.x86") is None
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".mlflow-")] == []
 
 
 @pytest.mark.parametrize(
