@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -36,6 +37,9 @@ for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "P
 _CONSENT = Path(_HOME.name, "intel", "openvino_telemetry")
 _CONSENT.parent.mkdir()
 _CONSENT.write_text("0", encoding="utf-8")
+
+# A shell that starts the tests in the background has interrupts ignored, and what ignores them cannot be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In CI a test may be skipped only for a reason that matches one of these.
 EXPECTED_SKIPS = (r"no NVIDIA GPU",)
