@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from slipway.errors import BadInputError
+from slipway.errors import BadInputError, nearest
 
 VARIANTS = ("fp32", "bf16", "int8-dynamic", "int8-static")
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -95,7 +94,7 @@ class Params(Section):
     def _known_variants(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in VARIANTS:
-                raise ValueError(f"unknown variant {name!r}{_nearest(name, VARIANTS)}; known: {', '.join(VARIANTS)}")
+                raise ValueError(f"unknown variant {name!r}{nearest(name, VARIANTS)}; known: {', '.join(VARIANTS)}")
         return names
 
     @field_validator("targets")
@@ -135,7 +134,7 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         section = _section_at(location[:-1])
         known = list(section.model_fields) if section else []
-        return f"unknown key {where!r}{_nearest(location[-1], known)}; known here: {', '.join(known)}"
+        return f"unknown key {where!r}{nearest(location[-1], known)}; known here: {', '.join(known)}"
     if error["type"] == "missing":
         return f"key {where!r} is missing"
     return f"{where}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
@@ -154,8 +153,3 @@ def _section_at(location: list[str]) -> type[Section] | None:
                 return None
             section = annotation
     return section
-
-
-def _nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

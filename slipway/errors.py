@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -37,3 +39,9 @@ class InfrastructureError(SlipwayError):
     """A server, store, disk or process failed; nothing was learnt about the model."""
 
     exit_code = 5
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``, did you mean 'X'?`` for the known word closest to a wrong one, to be put behind it; empty where none is."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

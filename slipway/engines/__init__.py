@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
 from slipway.engines.base import Availability, Engine
-from slipway.errors import BadInputError, UnsupportedError
+from slipway.errors import BadInputError, UnsupportedError, nearest
 
 ENGINES: dict[str, str] = {
     "torch": "slipway.engines.torch_eager:TorchEngine",
@@ -24,9 +23,7 @@ def engine(name: str) -> Engine:
         UnsupportedError: its runtime is not installed.
     """
     if name not in ENGINES:
-        close = difflib.get_close_matches(name, ENGINES, n=1)
-        nearest = f", did you mean {close[0]!r}?" if close else ""
-        raise BadInputError(f"unknown engine {name!r}{nearest}; known: {', '.join(ENGINES)}")
+        raise BadInputError(f"unknown engine {name!r}{nearest(name, ENGINES)}; known: {', '.join(ENGINES)}")
     found = _create(name)
     availability = found.availability()
     if not availability.available:

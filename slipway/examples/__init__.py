@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 
-from slipway.errors import BadInputError
+from slipway.errors import BadInputError, nearest
 from slipway.examples.recipe import Example, Reporter
 
 __all__ = ["EXAMPLES", "Example", "Reporter", "example"]
@@ -23,9 +22,7 @@ def example(name: str) -> Example:
         BadInputError: there is none; those that exist are told.
     """
     if name not in EXAMPLES:
-        close = difflib.get_close_matches(name, EXAMPLES, n=1)
-        nearest = f", did you mean {close[0]!r}?" if close else ""
-        raise BadInputError(f"unknown example {name!r}{nearest}; known: {', '.join(EXAMPLES)}")
+        raise BadInputError(f"unknown example {name!r}{nearest(name, EXAMPLES)}; known: {', '.join(EXAMPLES)}")
     module, _, attribute = EXAMPLES[name].partition(":")
     found = getattr(import_module(module), attribute)
     assert isinstance(found, Example)
