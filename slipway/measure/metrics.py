@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import math
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from slipway.errors import BadInputError, RejectedError
+from slipway.errors import BadInputError, RejectedError, nearest
 from slipway.measure.arrays import Array
 from slipway.measure.formulas import (
     Indices,
@@ -81,9 +80,7 @@ def metric(name: str) -> Metric:
         return _NAMED[name]
     if ":" in name:
         return Metric(name, "set", True, None, _own_rule(name))
-    close = difflib.get_close_matches(name, KNOWN, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
-    raise BadInputError(f"unknown metric {name!r}{hint}; known: {', '.join(KNOWN)}")
+    raise BadInputError(f"unknown metric {name!r}{nearest(name, KNOWN)}; known: {', '.join(KNOWN)}")
 
 
 def _per_example(name: str, kind: Kind, higher_is_better: bool, rule: ScoreRule) -> Metric:
