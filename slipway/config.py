@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from slipway.errors import BadInputError, nearest
 
@@ -30,10 +30,14 @@ class DataParams(Section):
 
 
 class AccuracyParams(Section):
-    """The accuracy that may not be lost: the drop's bound at ``confidence`` must stay within ``max_drop``."""
+    """The accuracy that may not be lost: the drop's bound at ``confidence`` must stay within ``max_drop``.
+
+    ``min_ratio`` also asks for that share of the reference's accuracy, as MLPerf does (0.99 or 0.999).
+    """
 
     metric: str = "top1"
     max_drop: Annotated[float, Field(ge=0)] = 0.01
+    min_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
@@ -45,6 +49,30 @@ class SloParams(Section):
     size_mb: Annotated[float, Field(gt=0)] | None = None
 
 
+class PrecisionParams(Section):
+    """How much of a candidate must execute in the precision that was asked for, by count of multiplying operations."""
+
+    min_executed_share: Share | None = 0.8
+
+
+class LatencyParams(Section):
+    """How long and under which load a candidate is timed.
+
+    ``scenario`` adds a run of MLPerf LoadGen; ``server`` needs the arrivals per second to hold out against.
+    """
+
+    scenario: Literal["interleaved", "single-stream", "server", "offline"] = "interleaved"
+    server_per_s: Annotated[float, Field(gt=0)] | None = None
+    samples: Annotated[int, Field(ge=64)] = 662
+    budget_s: Annotated[float, Field(gt=0)] = 300
+
+    @model_validator(mode="after")
+    def _rate_of_a_server(self) -> Self:
+        if self.scenario == "server" and self.server_per_s is None:
+            raise ValueError("scenario server needs server_per_s, the arrivals per second")
+        return self
+
+
 Objective = Literal["latency_p50_ms", "latency_p99_ms", "throughput_per_s", "size_bytes"]
 
 
@@ -54,6 +82,7 @@ class TargetParams(Section):
     engines: Annotated[tuple[str, ...], Field(min_length=1)]
     threads: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
     batch: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
+    streams: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
     objective: Objective = "latency_p50_ms"
     slo: SloParams = SloParams()
     max_regression: Annotated[float, Field(ge=0)] = 0.05
@@ -83,6 +112,8 @@ class Params(Section):
     model: str
     data: DataParams
     accuracy: AccuracyParams = AccuracyParams()
+    precision: PrecisionParams = PrecisionParams()
+    latency: LatencyParams = LatencyParams()
     variants: Annotated[tuple[str, ...], Field(min_length=1)] = ("fp32",)
     targets: Annotated[dict[str, TargetParams], Field(min_length=1)]
     canary: CanaryParams = CanaryParams()

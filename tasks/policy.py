@@ -28,7 +28,7 @@ SOURCES = (
     "stores",
     "variants",
     "config.py",
-    "records.py",
+    "records",
 )
 # Stores say where bytes lie, not what they are.
 PLACES = frozenset({"objects", "registry"})

@@ -1,0 +1,185 @@
+"""What was measured on one candidate: accuracy, latency, throughput, executed precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from slipway.records.base import Artifact, Record
+from slipway.records.source import Parity
+
+
+class Predictions(Record):
+    """Outputs and targets over a whole data set, kept so that candidates compare without running again."""
+
+    artifact: Artifact
+    metric: str
+    value: float
+    n: int
+
+
+class ClassAccuracy(Record):
+    """Of the ``n`` examples of one class, the share that reference and candidate got right."""
+
+    label: str
+    n: int
+    reference: float
+    candidate: float
+
+
+class Accuracy(Record):
+    """A candidate's accuracy, paired per example with the reference.
+
+    ``drop`` is reference minus candidate for metrics where higher is better (candidate minus reference otherwise),
+    with one-sided bounds at ``confidence``. ``flips`` counts examples whose top-1 answer changed; for 0/1 metrics,
+    ``discordant`` counts those that exactly one of the two got right. ``n`` examples were compared; it is less than
+    ``available`` where a hopeless candidate was given up before the end of the test set.
+    """
+
+    metric: str
+    value: float
+    reference_value: float
+    drop: float
+    drop_lower: float
+    drop_upper: float
+    confidence: float
+    method: str
+    n: int
+    flips: int | None = None
+    discordant: int | None = None
+    worst_class: str | None = None
+    per_class: tuple[ClassAccuracy, ...] = ()
+    available: int | None = None
+
+
+class Validated(Record):
+    """Accuracy and parity of one engine file on the whole test set; ``scores`` holds the metric example by example."""
+
+    accuracy: Accuracy
+    parity: Parity
+    executed_precision: dict[str, int]
+    predictions: Artifact
+    scores: Artifact | None = None
+
+
+class Interval(Record):
+    """A point estimate with its two-sided confidence interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+class Latency(Record):
+    """Latency of one engine file; a percentile the sample count cannot support is None."""
+
+    p50_ms: float
+    p90_ms: float | None
+    p95_ms: float | None = None
+    p99_ms: float | None
+    p99_interval_ms: Interval | None = None
+    samples: int
+    batch: int
+    threads: int
+    settled: bool
+
+
+class HostLoad(Record):
+    """The host's state around a measurement; steal is the share of CPU time taken by other guests."""
+
+    load_1m_before: float
+    load_1m_after: float
+    steal_share: float
+    governor: str | None = None
+    cpus: int | None = None
+
+
+class Throughput(Record):
+    """Examples per second under one setting: ``streams`` callers at once, each with ``threads`` threads."""
+
+    batch: int
+    threads: int
+    streams: int
+    examples_per_s: float
+
+
+class Scenario(Record):
+    """One MLPerf LoadGen scenario as the tool itself concluded it: its ``percentile`` of latency, and its rate.
+
+    ``valid`` is LoadGen's own verdict, ``target_per_s`` the Poisson arrival rate that a server was asked for.
+    """
+
+    name: Literal["single-stream", "server", "offline"]
+    percentile: int | None
+    latency_ms: float | None
+    examples_per_s: float
+    queries: int
+    valid: bool
+    target_per_s: float | None
+    tool: str
+
+
+class Timing(Record):
+    """Latency, paired speed-up over the reference and throughput, from one interleaved session.
+
+    ``throughput_per_s`` holds the best setting per batch size, ``throughput`` every setting.
+    """
+
+    latency: Latency
+    reference_latency: Latency
+    speedup: Interval
+    throughput_per_s: dict[str, float]
+    throughput: tuple[Throughput, ...] = ()
+    scenario: Scenario | None = None
+    peak_rss_bytes: int
+    load_seconds: float
+    first_inference_seconds: float | None = None
+    host_load: HostLoad
+
+
+class Layer(Record):
+    """One executed operation, in the runtime's own words: the precision it computed in and its mean time per call.
+
+    ``multiplies`` says that it multiplies and accumulates (convolution, matrix product, recurrent cell), which is where
+    a lower precision saves time. ``time_us`` is None where the runtime tells no time.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    multiplies: bool
+    time_us: float | None
+
+
+class Profile(Record):
+    """What one engine file executed, in order, over ``calls`` calls of ``batch`` examples; ``tool`` is who told it."""
+
+    tool: str
+    layers: tuple[Layer, ...]
+    calls: int
+    batch: int
+    threads: int
+
+
+class Timed(Record):
+    """Timing of one candidate; ``over_champion`` is its paired speed-up over the engine that serves now, if any.
+
+    ``trace`` is the profile as the runtime's own tool writes it.
+    """
+
+    timing: Timing
+    over_champion: Interval | None
+    profile: Profile | None = None
+    trace: Artifact | None = None
+
+
+class Hardware(Record):
+    """The hardware that was measured on; ``fingerprint`` is the sha256 of what changes an engine's behaviour."""
+
+    fingerprint: str
+    cpu: str
+    isa: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    gpu: str | None
+    machine: str
+    runtimes: dict[str, str]

@@ -1,0 +1,93 @@
+"""What a release starts from and makes of it: model, data, exports, variants, candidates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from slipway.records.base import Artifact, Form, Option, Record
+
+
+class TensorSpec(Record):
+    """A named input or output; ``dtype`` is numpy's name, -1 in ``shape`` is a dynamic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Signature(Record):
+    """The named inputs and outputs of a model, in call order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class ModelSource(Record):
+    """A fetched model version; ``digest`` is the sha256 of the model file as the registry holds it."""
+
+    uri: str
+    name: str
+    version: str
+    format: Literal["pt2", "torchscript", "pickle"]
+    digest: str
+    program: Artifact
+    signature: Signature
+
+
+class DataSource(Record):
+    """A DVC-tracked directory whose files were hashed and agree with the tracked ``md5``."""
+
+    path: str
+    md5: str
+    files: int
+    size_bytes: int
+
+
+class Parity(Record):
+    """How far outputs lie from the eager reference's, over ``n`` real examples."""
+
+    max_abs_diff: float
+    max_rel_diff: float
+    cosine: float
+    top1_agreement: float | None
+    n: int
+
+
+class Exported(Record):
+    """The fp32 model in one form, compared with the eager reference on real inputs."""
+
+    form: Form
+    artifact: Artifact
+    parity: Parity | None
+    exporter: str
+
+
+class VariantFile(Record):
+    """One variant in one form, ready for the engines that build from that form."""
+
+    variant: str
+    form: Form
+    artifact: Artifact
+    notes: tuple[str, ...] = ()
+
+
+class CandidateSpec(Record):
+    """What was asked for: one variant on one engine for one target."""
+
+    target: str
+    variant: str
+    engine: str
+
+    def __str__(self) -> str:
+        """``variant/engine``, as tables show it."""
+        return f"{self.variant}/{self.engine}"
+
+
+class Built(Record):
+    """An engine file; its digest identifies the candidate."""
+
+    spec: CandidateSpec
+    artifact: Artifact
+    options: dict[str, Option]
+    engine_version: str
+    notes: tuple[str, ...] = ()
