@@ -35,6 +35,12 @@ class RejectedError(SlipwayError):
     exit_code = 3
 
 
+class NotMeasuredError(SlipwayError):
+    """A release's budget did not reach this far; the candidate is SKIPPED, and a longer release may measure it."""
+
+    exit_code = 4
+
+
 class InfrastructureError(SlipwayError):
     """A server, store, disk or process failed; nothing was learnt about the model."""
 

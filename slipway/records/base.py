@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from slipway.errors import RejectedError, UnsupportedError
+from slipway.errors import NotMeasuredError, RejectedError, UnsupportedError
 
 Option: TypeAlias = bool | int | float | str
 
@@ -29,7 +29,7 @@ class Verdict(StrEnum):
     @classmethod
     def of_error(cls, error: BaseException) -> Verdict:
         """The verdict on a candidate whose step raised ``error``."""
-        if isinstance(error, UnsupportedError):
+        if isinstance(error, UnsupportedError | NotMeasuredError):
             return cls.SKIPPED
         return cls.FAIL if isinstance(error, RejectedError) else cls.ERROR
 
