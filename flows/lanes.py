@@ -11,6 +11,7 @@ from prefect.futures import PrefectFuture
 from slipway.config import Params
 from slipway.engines import engine
 from slipway.records import Built, CandidateSpec, Failure, Form, Predictions, Validated
+from slipway.steps.budget import Budget
 from slipway.steps.build import reference_of, refusal
 from slipway.steps.candidates import candidates, wanted
 from slipway.steps.judge import Context
@@ -21,7 +22,7 @@ from tasks.build import build
 from tasks.export import export
 from tasks.quantize import quantize
 from tasks.reference import evaluate_reference
-from tasks.validate import validate
+from tasks.validate import GivenUpError, validate
 
 Steps = tuple[tuple[str, PrefectFuture[Any]], ...]
 Made = Mapping[tuple[str, Form], Steps]
@@ -64,30 +65,40 @@ class Lanes:
     lanes: tuple[Lane, ...]
 
 
-def start(params: Params, objects: ObjectStore, context: Context) -> list[Lanes]:
+def start(params: Params, objects: ObjectStore, context: Context, budget: Budget | None) -> list[Lanes]:
     """Submit every step of every candidate; exports and variants are shared by all engines that build from them."""
     specs = {name: candidates(params, name) for name in params.targets}
-    made = _start_variants(objects, context, [spec for found in specs.values() for spec in found])
-    return [_start_target(params, objects, context, name, specs[name], made) for name in params.targets]
+    made = _start_variants(objects, context, [spec for found in specs.values() for spec in found], budget)
+    return [_start_target(params, objects, context, name, specs[name], made, budget) for name in params.targets]
 
 
-def _start_variants(objects: ObjectStore, context: Context, specs: Iterable[CandidateSpec]) -> Made:
+def _start_variants(
+    objects: ObjectStore, context: Context, specs: Iterable[CandidateSpec], budget: Budget | None
+) -> Made:
     pairs = sorted(wanted(specs))
     exported = {
         form: export.submit(objects, context.model, form, context.data) for form in sorted({form for _, form in pairs})
     }
     made = {}
     for variant, form in pairs:
-        file = quantize.submit(objects, context.model, form, exported[form], variant, context.data, context.calibration)
+        data = (context.data, context.calibration)
+        file = quantize.submit(objects, context.model, form, exported[form], variant, *data, budget)
         made[variant, form] = (("export", exported[form]), ("quantize", file))
     return made
 
 
 def _start_target(
-    params: Params, objects: ObjectStore, context: Context, name: str, specs: Iterable[CandidateSpec], made: Made
+    params: Params,
+    objects: ObjectStore,
+    context: Context,
+    name: str,
+    specs: Iterable[CandidateSpec],
+    made: Made,
+    budget: Budget | None,
 ) -> Lanes:
     reference, threads = reference_of(context.model, name), min(params.targets[name].threads)
-    predictions = evaluate_reference.submit(objects, reference, context.data, params.accuracy, threads)
+    accuracy = params.accuracy.measured()
+    predictions = evaluate_reference.submit(objects, reference, context.data, accuracy, threads)
     lanes = []
     for spec in specs:
         if refused := refusal(spec):
@@ -95,8 +106,9 @@ def _start_target(
             lanes.append(Lane(spec, (), refused))
             continue
         steps = made[spec.variant, engine(spec.engine).form]
-        built = build.submit(objects, spec, steps[-1][1], context.model.signature)
-        validated = validate.submit(objects, spec, built, context.data, predictions, params.accuracy, threads)
+        built = build.submit(objects, spec, steps[-1][1], context.model.signature, reference, context.data, budget)
+        proof = (context.data, predictions, accuracy, threads)
+        validated = validate.submit(objects, spec, built, *proof, params.accuracy.max_drop, budget)
         lanes.append(Lane(spec, (*steps, ("build", built), ("validate", validated))))
     return Lanes(name, reference, predictions, tuple(lanes))
 
@@ -105,4 +117,6 @@ def _result(step: str, future: PrefectFuture[Any]) -> Any:
     result = future.state.result(raise_on_failure=False)
     if isinstance(result, MissingObjectError | DamagedObjectError):
         raise result  # says nothing about the candidate
+    if isinstance(result, GivenUpError):
+        return result.validated
     return failure(step, result) if isinstance(result, BaseException) else result

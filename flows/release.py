@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from slipway.config import Params
 from slipway.errors import BadInputError
 from slipway.records import Artifact, Built, ReleaseResult, TargetOutcome, Validated
 from slipway.reports.summary import markdown
+from slipway.steps.budget import Budget, is_worth_timing
 from slipway.steps.judge import Context, conclude, judge, release_of
 from slipway.steps.progress import Event, tell
 from slipway.stores.objects import DamagedObjectError, MissingObjectError
@@ -33,37 +35,40 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=os.cpu_count())  # Any: prefect's
 
 
 @flow(name="release", flow_run_name="release {params.model}", task_runner=RUNNER)
-def release(params: Params, targets: tuple[str, ...] = ()) -> ReleaseResult:
+def release(params: Params, targets: tuple[str, ...] = (), budget_seconds: float | None = None) -> ReleaseResult:
     """Take ``params.model`` to a promoted engine per target (all of them, unless some are named), or tell why not.
+
+    Within ``budget_seconds`` the search is spent on the promising candidates; what was not measured is told as SKIPPED.
 
     Raises:
         SlipwayError: the release could not start: bad input, tampered data, or a store that is down.
     """
+    budget = None if budget_seconds is None else Budget(start=time.time(), seconds=budget_seconds)
     params = check_targets(params, targets)
     shop = workshop()
     version = shop.registry.resolve(params.model)
     try:
         with FileLock(shop.state / f"release-{version.name}.lock", timeout=0):
-            return _healed_release(params, shop, version)
+            return _healed_release(params, shop, version, budget)
     except Timeout:
         raise BadInputError(f"another release of {version.name} is running in this project; wait for it") from None
 
 
-def _healed_release(params: Params, shop: Workshop, version: ModelVersionRef) -> ReleaseResult:
+def _healed_release(params: Params, shop: Workshop, version: ModelVersionRef, budget: Budget | None) -> ReleaseResult:
     try:
-        return _release(params, shop, version)
+        return _release(params, shop, version, budget)
     except (MissingObjectError, DamagedObjectError) as error:
         # The cache remembers results whose bytes are gone; only the steps that made them can bring them back.
         tell(Event("release", "start", "again", f"every step, because {error}"))
         with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
-            return _release(params, shop, version)
+            return _release(params, shop, version, budget)
 
 
-def _release(params: Params, shop: Workshop, version: ModelVersionRef) -> ReleaseResult:
+def _release(params: Params, shop: Workshop, version: ModelVersionRef, budget: Budget | None) -> ReleaseResult:
     context = _prepare(params, shop, version)
-    prepared = start(params, shop.objects, context)
+    prepared = start(params, shop.objects, context, budget)
     _follow(prepared, context)
-    outcomes = [_conclude(params, shop, context, lanes) for lanes in prepared]
+    outcomes = [_conclude(params, shop, context, lanes, budget) for lanes in prepared]
     done = release_of(context, params.accuracy.metric, [outcome for outcome, _ in outcomes])
     create_markdown_artifact(markdown(done), key="release-report", description=f"Release of {context.model.uri}")
     engines = tuple(artifact for _, artifacts in outcomes for artifact in artifacts)
@@ -77,8 +82,7 @@ def _release(params: Params, shop: Workshop, version: ModelVersionRef) -> Releas
 
 def _prepare(params: Params, shop: Workshop, version: ModelVersionRef) -> Context:
     source = fetch(shop.registry, shop.objects, version, params.trust_pickle)
-    names = [spec.name for spec in source.signature.inputs]
-    data = check_data(params.data.test, params.data.calibration, names)
+    data = check_data(params.data.test, params.data.calibration, source.signature)
     return Context(
         model=source,
         data=data.test,
@@ -104,17 +108,33 @@ def _follow(prepared: Sequence[Lanes], context: Context) -> None:
         one.predictions.result()
 
 
-def _conclude(params: Params, shop: Workshop, context: Context, lanes: Lanes) -> tuple[TargetOutcome, list[Artifact]]:
+def _conclude(
+    params: Params, shop: Workshop, context: Context, lanes: Lanes, budget: Budget | None
+) -> tuple[TargetOutcome, list[Artifact]]:
     name, target = lanes.target, params.targets[lanes.target]
     predictions = lanes.predictions.result()
     outcomes = [(lane.spec, *lane.outcomes()) for lane in lanes.lanes]
     valid = [(b, v) for _, b, v in outcomes if isinstance(b, Built) and isinstance(v, Validated)]
+    valid = [(b, v) for b, v in valid if is_worth_timing(params.accuracy, v, budget)]
     digests = [built.artifact.digest for built, _ in valid]
     champion = find_champion(shop.registry, shop.objects, f"{context.model.name}.{name}", context.hardware, digests)
-    timings = benchmark(shop.objects, name, target, context.hardware, context.data, lanes.reference, valid, champion)
+    budget_seconds = budget.seconds if budget else None
+    timings = benchmark(
+        shop.objects,
+        name,
+        target.measured(),
+        params.latency,
+        context.hardware,
+        context.data,
+        lanes.reference,
+        valid,
+        champion,
+        budget,
+        budget_seconds,
+    )
     evidences = [
-        judge(context, spec, params.accuracy, target, built, validated, timings.of(built))
+        judge(context, spec, params, built, validated, timings.of(built), timings.reference_profile)
         for spec, built, validated in outcomes
     ]
-    outcome = conclude(context, name, target, predictions, evidences)
+    outcome = conclude(context, name, target, predictions, evidences, timings.reference_trace)
     return outcome, [built.artifact for _, built, _ in outcomes if isinstance(built, Built)]

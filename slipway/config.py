@@ -40,6 +40,10 @@ class AccuracyParams(Section):
     min_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
+    def measured(self) -> AccuracyParams:
+        """What a measurement depends on, all that only judges it at its default: judging anew measures nothing anew."""
+        return AccuracyParams(metric=self.metric, confidence=self.confidence)
+
 
 class SloParams(Section):
     """Service-level objective of a target; None means no demand."""
@@ -87,6 +91,10 @@ class TargetParams(Section):
     slo: SloParams = SloParams()
     max_regression: Annotated[float, Field(ge=0)] = 0.05
     work_pool: str | None = None
+
+    def measured(self) -> TargetParams:
+        """What a measurement depends on, all that only judges it at its default: judging anew measures nothing anew."""
+        return TargetParams(engines=self.engines, threads=self.threads, batch=self.batch, streams=self.streams)
 
 
 class CanaryParams(Section):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prefect import task
 
-from slipway.records import Built, CandidateSpec, Failure, Signature, VariantFile
+from slipway.records import Built, CandidateSpec, DataSource, Failure, Signature, VariantFile
+from slipway.steps.budget import Budget, require_time
 from slipway.steps.build import build as build_step
 from slipway.steps.isolated import isolated
 from slipway.steps.outcomes import definite
@@ -14,7 +15,14 @@ from tasks.policy import CACHED, RETRIED, TOLD
 
 @task(name="build", task_run_name="build {spec}", **CACHED, **RETRIED, **TOLD)
 def build(
-    objects: ObjectStore, spec: CandidateSpec, file: VariantFile | Failure, signature: Signature
+    objects: ObjectStore,
+    spec: CandidateSpec,
+    file: VariantFile | Failure,
+    signature: Signature,
+    reference: Built,
+    data: DataSource,
+    budget: Budget | None = None,
 ) -> Built | Failure:
-    """The engine file, or why this engine cannot execute the variant."""
-    return definite(isolated(build_step))(objects, spec, file, signature)
+    """The engine file, or why this engine cannot execute the variant, or computes something else."""
+    require_time(budget, "build")
+    return definite(isolated(build_step))(objects, spec, file, signature, reference, data)

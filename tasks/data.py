@@ -7,12 +7,13 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from slipway.records import Signature
 from slipway.steps.data import CheckedData
 from slipway.steps.data import check_data as check_data_step
 from tasks.policy import TOLD
 
 
 @task(name="verify", task_run_name="verify data", cache_policy=NO_CACHE, **TOLD)
-def check_data(test: Path, calibration: Path | None, input_names: list[str]) -> CheckedData:
+def check_data(test: Path, calibration: Path | None, signature: Signature) -> CheckedData:
     """The test and calibration sets, if their bytes are those that were tracked and they share no example."""
-    return check_data_step(test, calibration, input_names)
+    return check_data_step(test, calibration, signature)

@@ -30,8 +30,9 @@ SOURCES = (
     "config.py",
     "records",
 )
-# Stores say where bytes lie, not what they are.
-PLACES = frozenset({"objects", "registry"})
+# Stores say where bytes lie, not what they are; a budget and a drop to give up at say whether a step comes to its end,
+# not what it then finds.
+NOT_CONTENT = frozenset({"objects", "registry", "budget", "give_up_drop"})
 
 
 class ContentPolicy(CachePolicy):
@@ -42,7 +43,7 @@ class ContentPolicy(CachePolicy):
 
     def compute_key(self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any) -> str:
         """The sha256 over everything that the result depends on."""
-        content = {name: value for name, value in inputs.items() if name not in PLACES}
+        content = {name: value for name, value in inputs.items() if name not in NOT_CONTENT}
         text = json.dumps([task_ctx.task.name, surroundings(), content], sort_keys=True, default=_content_of)
         return hashlib.sha256(text.encode()).hexdigest()
 

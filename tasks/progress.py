@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.client.schemas.objects import State
 
-from slipway.records import Failure
+from slipway.records import Failure, Verdict
 from slipway.steps.progress import Event, tell
 
 
@@ -17,7 +17,7 @@ def on_change(task: Any, run: Any, state: State[Any]) -> None:
         tell(Event(line, task.name, "running"))
     elif state.is_failed():
         cause = state.result(raise_on_failure=False)
-        tell(Event(line, task.name, "ERROR", str(cause)))
+        tell(Event(line, task.name, Verdict.of_error(cause), str(cause)))
     elif state.is_completed():
         outcome = state.result(raise_on_failure=False)
         if isinstance(outcome, Failure):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import task
 
 from slipway.records import DataSource, Exported, Failure, ModelSource, VariantFile
+from slipway.steps.budget import Budget, require_time
 from slipway.steps.isolated import isolated
 from slipway.steps.outcomes import definite
 from slipway.steps.quantize import quantize as quantize_step
@@ -21,6 +22,8 @@ def quantize(
     variant: str,
     data: DataSource,
     calibration: DataSource | None,
+    budget: Budget | None = None,
 ) -> VariantFile | Failure:
     """The variant's file, or why there is none."""
+    require_time(budget, "quantize")
     return definite(isolated(quantize_step))(objects, source, exported, variant, data, calibration)

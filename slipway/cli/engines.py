@@ -16,8 +16,9 @@ from slipway.cli.release import DEFAULT_PARAMS, JsonOption
 from slipway.config import load_params
 from slipway.errors import BadInputError
 from slipway.records import Decision, Evidence
-from slipway.reports.plots import points, write_plot
-from slipway.reports.summary import HEADINGS, candidate_json, candidate_row, explanation
+from slipway.reports.explanation import explanation
+from slipway.reports.plots import left_out, points, write_plot
+from slipway.reports.summary import HEADINGS, candidate_json, candidate_row
 from slipway.stores.registry import parse_model_uri
 from slipway.stores.tracking import verify
 from slipway.wiring import load_flow, workshop
@@ -50,7 +51,7 @@ def candidates(
     champions = _champions(name, every)
     found = _current(every, champions)
     if plot is not None:
-        write_plot(f"candidates of {name}", points(found, champions), plot)
+        write_plot(f"candidates of {name}", points(found, champions), plot, left_out(found))
         tell(f"wrote {plot}")
     if as_json:
         listed = [candidate_json(e, champions.get(e.digest or "")) | {"target": e.spec.target} for e in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,27 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Run every step again, whatever the cache holds.")]
 
 
+def duration_seconds(text: str) -> float:
+    """Seconds in a duration such as ``90s``, ``5m`` or ``1h30m``."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total == 0:
+        raise typer.BadParameter(f"{text!r} is no duration; write for example 90s, 5m or 1h30m")
+    return float(total)
+
+
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        parser=duration_seconds,
+        metavar="DURATION",
+        help="Spend about this long, such as 5m, on the promising candidates; what was not measured is told.",
+    ),
+]
+
+
 def add_commands(app: typer.Typer) -> None:
     """Add ``release``."""
     app.command()(release)
@@ -34,13 +56,17 @@ def release(
     target: Annotated[list[str] | None, typer.Option(help="Only this target; may be repeated.")] = None,
     as_json: JsonOption = False,
     fresh: FreshOption = False,
+    budget: BudgetOption = None,
 ) -> None:
     """Quantize, export, build, validate, benchmark, choose, register and promote."""
     described = load_params(params)
-    raise typer.Exit(run_release(described.model_copy(update={"model": model_uri}), target or [], as_json, fresh))
+    described = described.model_copy(update={"model": model_uri})
+    raise typer.Exit(run_release(described, target or [], as_json, fresh, budget))
 
 
-def run_release(params: Params, targets: list[str], as_json: bool, fresh: bool) -> int:
+def run_release(
+    params: Params, targets: list[str], as_json: bool, fresh: bool, budget_seconds: float | None = None
+) -> int:
     """Run the flow, show how it ended, and tell the exit code."""
     start = time.monotonic()
     if fresh:
@@ -51,7 +77,7 @@ def run_release(params: Params, targets: list[str], as_json: bool, fresh: bool) 
     ending.prepare()
     flow = load_flow("release")
     with progress():
-        result: ReleaseResult = flow(params)
+        result: ReleaseResult = flow(params, budget_seconds=budget_seconds)
     seconds = time.monotonic() - start
     if as_json:
         print_json(release_json(_as_it_ended(result), _uris(result), seconds))

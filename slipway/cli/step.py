@@ -18,6 +18,7 @@ from slipway.cli.release import DEFAULT_PARAMS, ParamsOption
 from slipway.config import Params, load_params
 from slipway.engines import engine
 from slipway.errors import BadInputError, UnsupportedError
+from slipway.examples import Example, example_of
 from slipway.records import (
     Built,
     CandidateSpec,
@@ -83,9 +84,15 @@ def _show_progress(context: typer.Context) -> None:
 
 @app.command("fetch")
 def fetch_command(params: ParamsOption = DEFAULT_PARAMS) -> None:
-    """Fetch the model version from the registry."""
+    """Fetch the model version from the registry; an example's own, where it is missing, is made first."""
     described, shop = load_params(params), workshop()
-    version = shop.registry.resolve(described.model)
+    try:
+        version = shop.registry.resolve(described.model)
+    except BadInputError as missing:
+        if (owner := example_of(model=described.model)) is None:
+            raise
+        _restore(shop, owner, str(missing))
+        version = shop.registry.resolve(described.model)
     _finish(shop, fetch(shop.registry, shop.objects, version, described.trust_pickle), "fetch")
 
 
@@ -94,13 +101,14 @@ def verify_command(
     params: ParamsOption = DEFAULT_PARAMS,
     revision: Annotated[str | None, typer.Option(help="Also hold the data against this git revision.")] = None,
 ) -> None:
-    """Hash test and calibration data against what git and DVC track, and tell each variant what it may read."""
+    """Hash test and calibration data against what git and DVC track; an example's own, where missing, is made first."""
     described, shop = check_targets(load_params(params)), workshop()
     for directory in filter(None, (described.data.test, described.data.calibration)):
+        if not directory.exists() and (owner := example_of(data=directory)):
+            _restore(shop, owner, f"data {directory} does not exist")
         if revision is not None:
             verify(directory, revision)
-    names = [spec.name for spec in _load_source(shop).signature.inputs]
-    checked = check_data(described.data.test, described.data.calibration, names)
+    checked = check_data(described.data.test, described.data.calibration, _load_source(shop).signature)
     _finish(shop, checked, "verify")
     bundles.save(OUT / "verify" / "test", checked.test, shop.objects)
     for variant in described.variants:
@@ -136,8 +144,8 @@ def reference_command(target: TargetOption, params: ParamsOption = DEFAULT_PARAM
     """Answer the whole test set with the reference of a target."""
     described, shop = check_targets(load_params(params), (target,)), workshop()
     reference = reference_of(_load_source(shop), target)
-    threads = min(described.targets[target].threads)
-    answers = evaluate_reference(shop.objects, reference, _load_test(shop), described.accuracy, threads)
+    threads, policy = min(described.targets[target].threads), described.accuracy.measured()
+    answers = evaluate_reference(shop.objects, reference, _load_test(shop), policy, threads)
     _finish(shop, answers, "reference", target)
 
 
@@ -147,7 +155,9 @@ def build_command(target: TargetOption, runtime: EngineOption, variant: VariantO
     shop, spec = workshop(), CandidateSpec(target=target, variant=variant, engine=runtime)
     place = OUT / "quantize" / variant / engine(runtime).form
     file = bundles.load_outcome(place, VariantFile, shop.objects)
-    built = refusal(spec) or definite(build)(shop.objects, spec, file, _load_source(shop).signature)
+    source, data = _load_source(shop), _load_test(shop)
+    proof = (source.signature, reference_of(source, target), data)
+    built = refusal(spec) or definite(build)(shop.objects, spec, file, *proof)
     _finish(shop, built, "build", target, runtime, variant)
 
 
@@ -160,8 +170,8 @@ def validate_command(
     spec = CandidateSpec(target=target, variant=variant, engine=runtime)
     built = bundles.load_outcome(_place("build", spec), Built, shop.objects)
     reference = bundles.load(OUT / "reference" / target, Predictions, shop.objects)
-    threads = min(described.targets[target].threads)
-    done = definite(validate)(shop.objects, built, _load_test(shop), reference, described.accuracy, threads)
+    threads, policy = min(described.targets[target].threads), described.accuracy.measured()
+    done = definite(validate)(shop.objects, built, _load_test(shop), reference, policy, threads)
     _finish(shop, done, "validate", target, runtime, variant)
 
 
@@ -175,7 +185,8 @@ def benchmark_command(target: TargetOption, params: ParamsOption = DEFAULT_PARAM
         for _, built, done in _load_candidates(shop, described, target)
         if isinstance(built, Built) and isinstance(done, Validated)
     ]
-    timings = benchmark(shop.objects, described.targets[target], _load_test(shop), reference, pairs, champion=None)
+    settings = (described.targets[target], described.latency)
+    timings = benchmark(shop.objects, *settings, _load_test(shop), reference, pairs, champion=None)
     _finish(shop, timings, "benchmark", target)
 
 
@@ -234,6 +245,11 @@ def convert_command(
     tell(f"{out}: {len(written)} shards")
 
 
+def _restore(shop: Workshop, owner: Example, missing: str) -> None:
+    tell(f"making the example {owner.name}: {missing}")
+    owner.restore(shop.root, shop.registry, tell)
+
+
 def _finish(shop: Workshop, record: BaseModel, *place: str) -> None:
     bundles.save(OUT.joinpath(*place), record, shop.objects)
     tell(f"{'/'.join(place)}: {record.decision.reasons[0] if isinstance(record, Failure) else 'done'}")
@@ -264,10 +280,10 @@ def _conclude(described: Params, shop: Workshop, context: Context, name: str) ->
     timings = bundles.load(OUT / "benchmark" / name, Timings, shop.objects)
     reference = bundles.load(OUT / "reference" / name, Predictions, shop.objects)
     evidences = [
-        judge(context, spec, described.accuracy, target, built, done, timings.of(built))
+        judge(context, spec, described, built, done, timings.of(built), timings.reference_profile)
         for spec, built, done in _load_candidates(shop, described, name)
     ]
-    return conclude(context, name, target, reference, evidences)
+    return conclude(context, name, target, reference, evidences, timings.reference_trace)
 
 
 def _load_candidates(

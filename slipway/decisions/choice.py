@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from slipway.config import Objective
-from slipway.records import Accuracy, Decision, Evidence, Interval, Record, Timing, Verdict
+from slipway.records import Accuracy, Decision, Evidence, Interval, Latency, Record, Timing, Verdict
+
+Percentile = Literal["p50", "p99"]
 
 
 class Choice(Record):
     """The choice on one target, by digest.
 
     ``tied`` are the others as good as the chosen one, best tie-break first; ``pareto`` is the front over accuracy drop
-    and median latency, fastest first.
+    and tail latency, fastest first.
     """
 
     decision: Decision
@@ -35,9 +38,9 @@ def choose(objective: Objective, candidates: Sequence[Evidence]) -> Choice:
     """Of the candidates that passed, the best by ``objective``; ties go to accuracy, then size, then digest.
 
     Tied are those whose interval overlaps the best one's. ``latency_p50_ms`` is compared as the paired speed-up over
-    the reference, which has an interval; the other objectives are compared plainly. Accuracy is the lower drop, which
-    holds for every metric. Without a choice: INCONCLUSIVE if a candidate was or lacks the objective, else FAIL if one
-    failed, else ERROR if one broke, else SKIPPED; no candidates at all are ERROR.
+    the reference, ``latency_p99_ms`` by its own interval where it has one; the others have none and compare plainly.
+    Accuracy is the lower drop, which holds for every metric. Without a choice: INCONCLUSIVE if a candidate was or lacks
+    the objective, else FAIL if one failed, else ERROR if one broke, else SKIPPED; no candidates at all are ERROR.
     """
     pareto = pareto_front(candidates)
     ranked: list[tuple[Interval, _Measured]] = []
@@ -64,10 +67,28 @@ def choose(objective: Objective, candidates: Sequence[Evidence]) -> Choice:
     )
 
 
-def pareto_front(candidates: Iterable[Evidence]) -> tuple[str, ...]:
-    """Digests of those to which no other is at least as good in drop and latency, and better in one."""
-    measured = [m for evidence in candidates if (m := _measured(evidence)) is not None]
-    points = {m.digest: (m.timing.latency.p50_ms, m.accuracy.drop) for m in measured}
+def front_percentile(candidates: Iterable[Evidence]) -> Percentile:
+    """The latency that the front is drawn over: the p99; the p50 only where no candidate has the samples for a p99."""
+    timings = [evidence.timing for evidence in candidates if evidence.accuracy and evidence.timing]
+    return "p50" if all(timing.latency.p99_ms is None for timing in timings) else "p99"
+
+
+def latency_at(percentile: Percentile, latency: Latency) -> float | None:
+    """Latency in ms at ``percentile``; None where its samples do not support it."""
+    return latency.p99_ms if percentile == "p99" else latency.p50_ms
+
+
+def pareto_front(candidates: Sequence[Evidence]) -> tuple[str, ...]:
+    """Digests of those to which no other is at least as good in drop and `front_percentile`, and better in one.
+
+    A candidate without that percentile is not compared: it is neither on the front nor keeps another from it.
+    """
+    percentile = front_percentile(candidates)
+    points: dict[str, tuple[float, float]] = {}
+    for measured in filter(None, map(_measured, candidates)):
+        latency_ms = latency_at(percentile, measured.timing.latency)
+        if latency_ms is not None:
+            points[measured.digest] = (latency_ms, measured.accuracy.drop)
     front = []
     lowest_drop = float("inf")
     for point in sorted(set(points.values())):
@@ -86,8 +107,11 @@ def _measured(evidence: Evidence) -> _Measured | None:
 
 def _score(objective: Objective, candidate: _Measured) -> Interval | None:
     """The objective with its interval, higher is better; None where it was not measured."""
+    tail_ms = candidate.timing.latency.p99_interval_ms
     if objective == "latency_p50_ms":
         return candidate.timing.speedup
+    if objective == "latency_p99_ms" and tail_ms is not None:
+        return Interval(value=-tail_ms.value, lower=-tail_ms.upper, upper=-tail_ms.lower)
     value = _plain_value(objective, candidate)
     if value is None:
         return None
@@ -115,7 +139,9 @@ def _told(objective: Objective, candidate: _Measured) -> str:
     speedup, drop = candidate.timing.speedup, f"{candidate.accuracy.metric} drop {candidate.accuracy.drop:.4f}"
     if objective == "latency_p50_ms":
         return f"{speedup.value:.2f}x the reference's speed ({speedup.lower:.2f} to {speedup.upper:.2f}), {drop}"
-    return f"{objective} {_plain_value(objective, candidate):g}, {drop}"
+    tail_ms = candidate.timing.latency.p99_interval_ms if objective == "latency_p99_ms" else None
+    within = f" ({tail_ms.lower:g} to {tail_ms.upper:g})" if tail_ms else ""
+    return f"{objective} {_plain_value(objective, candidate):g}{within}, {drop}"
 
 
 def _no_choice(objective: Objective, candidates: Sequence[Evidence]) -> Decision:

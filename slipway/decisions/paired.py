@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from slipway.records import Accuracy
 
 MOST_EXAMPLES = 10_000_000
 RESAMPLES = 1_999
+BATCH = 500  # resamples held in memory at once
 MOST_UNITS = 2_000
 ROUNDING = 1e-12  # relative: what two equal float64 scores may differ by after a few operations
 _HALVINGS = 60  # of an interval of length 2: down to about 2e-18, below the spacing of floats
@@ -26,7 +28,8 @@ def tango_bounds(n: int, lost: int, gained: int, confidence: float) -> tuple[flo
 
     Of ``n`` examples the reference alone got ``lost`` right and the candidate alone ``gained``. The bounds invert the
     score test of Tango (1998), Statistics in Medicine 17:891-908, by bisection: its statistic falls as the drop tested
-    rises. Both lie in [-1, 1] and enclose the observed drop.
+    rises. Both lie in [-1, 1] and enclose the observed drop. At 95% each misses in 5% of cases; where less than about
+    ten examples are lost, the upper bound, which lets a candidate pass, in at most 6.8% and the lower in at most 9.5%.
 
     Raises:
         BadInputError: the counts do not fit in ``n``, or the confidence is not above 0.5 and below 1.
@@ -51,7 +54,14 @@ def bca_bounds(drops: NDArray[np.float64], confidence: float, seed: int = 0) -> 
     # Equal but for rounding, they have no spread to resample: BCa would divide by zero.
     if len(drops) > 1 and np.ptp(drops) <= ROUNDING * np.max(np.abs(drops)):
         return float(drops[0]), float(drops[0])
-    return bca_statistic_bounds(lambda examples: float(np.mean(drops[examples])), len(drops), confidence, seed)
+    rng = np.random.default_rng(seed)
+    members = _random_groups(len(drops), rng)
+    sums, sizes = np.where(members >= 0, drops[members], 0).sum(axis=1), np.sum(members >= 0, axis=1)
+
+    def mean(sums: NDArray[np.float64], sizes: NDArray[np.intp], axis: int) -> NDArray[np.float64]:
+        return np.asarray(sums.sum(axis=axis) / sizes.sum(axis=axis))
+
+    return _bca((sums, sizes), mean, len(drops), confidence, rng)
 
 
 def bca_statistic_bounds(
@@ -70,10 +80,6 @@ def bca_statistic_bounds(
     Raises:
         BadInputError: there are fewer than two examples, or the statistic is undefined on a resample.
     """
-    from scipy import stats
-
-    if n < 2:
-        raise BadInputError(f"a bootstrap needs at least 2 examples, found {n}; give more test data")
     rng = np.random.default_rng(seed)
     members = _random_groups(n, rng)
 
@@ -81,20 +87,7 @@ def bca_statistic_bounds(
         examples = members[groups].ravel()
         return statistic(examples[examples >= 0])
 
-    data = (np.arange(len(members)),)
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # told as an error below
-        bootstrap = partial(
-            stats.bootstrap, data, drop, vectorized=False, confidence_level=2 * _checked(confidence) - 1, rng=rng
-        )
-        resampled = bootstrap(method="percentile", n_resamples=RESAMPLES)
-        drops = resampled.bootstrap_distribution
-        if np.all(drops == drops[0]):
-            return float(drops[0]), float(drops[0])
-        interval = bootstrap(method="BCa", n_resamples=0, bootstrap_result=resampled).confidence_interval
-    if math.isnan(interval.low) or math.isnan(interval.high):
-        raise BadInputError(f"the drop must be defined and vary on resamples, found NaN at n={n}; give more test data")
-    return float(interval.low), float(interval.high)
+    return _bca((np.arange(len(members)),), drop, n, confidence, rng)
 
 
 def examples_to_decide(accuracy: Accuracy, max_drop: float) -> int | None:
@@ -138,8 +131,30 @@ def _restricted_variance(n: float, lost: float, gained: float, drop: float) -> f
     return max((root - linear) / (2 * n) + drop * (1 - drop), 0.0)
 
 
+def _bca(
+    data: tuple[NDArray[Any], ...], statistic: Callable[..., Any], n: int, confidence: float, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Bounds of ``statistic`` over paired ``data``; one that takes an ``axis`` is called on all resamples at once."""
+    from scipy import stats
+
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # told as an error below
+        level = 2 * _checked(confidence) - 1
+        bootstrap = partial(stats.bootstrap, data, statistic, paired=True, confidence_level=level, batch=BATCH, rng=rng)
+        resampled = bootstrap(method="percentile", n_resamples=RESAMPLES)
+        drops = resampled.bootstrap_distribution
+        if np.all(drops == drops[0]):
+            return float(drops[0]), float(drops[0])
+        interval = bootstrap(method="BCa", n_resamples=0, bootstrap_result=resampled).confidence_interval
+    if math.isnan(interval.low) or math.isnan(interval.high):
+        raise BadInputError(f"the drop must be defined and vary on resamples, found NaN at n={n}; give more test data")
+    return float(interval.low), float(interval.high)
+
+
 def _random_groups(n: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Indices of the examples, shape (groups, members); -1 fills the groups that are one short."""
+    if n < 2:
+        raise BadInputError(f"a bootstrap needs at least 2 examples, found {n}; give more test data")
     groups = min(n, MOST_UNITS)
     size = math.ceil(n / groups)
     padded = np.full(groups * size, -1, dtype=np.intp)

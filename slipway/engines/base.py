@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from slipway.records import Form, Option, Record, Signature, TensorSpec
+from slipway.records import Form, Option, Profile, Record, Signature, TensorSpec
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[np.generic]]
 
@@ -91,5 +91,17 @@ class Engine(Protocol):
 
         Raises:
             BadInputError: the file is not one of this engine's.
+        """
+        ...
+
+    def profile(self, path: Path, options: RunOptions, arrays: Arrays, calls: int, trace: Path) -> Profile:
+        """What an engine file really executes, told by its runtime's own profiler over ``calls`` calls.
+
+        A session of its own is opened, with profiling on, and warmed up. Where reading a profile takes longer than the
+        calls, fewer are made, which the profile tells. ``trace`` is written as a Chrome trace of the last few calls.
+
+        Raises:
+            BadInputError: the file is not one of this engine's.
+            UnsupportedError: the runtime cannot tell.
         """
         ...

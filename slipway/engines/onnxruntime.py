@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from slipway.decisions.precision import count_precisions
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions
 from slipway.engines.checks import bad_file, installed, require_names
+from slipway.engines.onnxruntime_profile import MOST_CALLS, TOOL, file_layers, profiled_layers, read_events, trim
+from slipway.engines.profiling import WARM_UP_CALLS, batch_of
 from slipway.engines.session import CheckedSession
 from slipway.errors import UnsupportedError
-from slipway.records import Form, Option, Signature, TensorSpec
+from slipway.records import Form, Option, Profile, Signature, TensorSpec
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -39,13 +42,6 @@ DTYPES = {
     "tensor(uint64)": "uint64",
     "tensor(bool)": "bool",
 }
-# Operators of the optimised graph that multiply and accumulate, by the precision of their kernels.
-FP32_OPERATORS = "Attention Conv ConvTranspose FusedConv FusedGemm FusedMatMul Gemm GRU LSTM MatMul RNN"
-INT8_OPERATORS = (
-    "ConvInteger DynamicQuantizeLSTM DynamicQuantizeMatMul MatMulInteger MatMulIntegerToFloat "
-    "QAttention QGemm QLinearConv QLinearMatMul"
-)
-PRECISIONS = dict.fromkeys(FP32_OPERATORS.split(), "fp32") | dict.fromkeys(INT8_OPERATORS.split(), "int8")
 
 
 class OnnxRuntimeEngine:
@@ -93,11 +89,29 @@ class OnnxRuntimeEngine:
         """
         import onnxruntime
 
-        session = _open(path, onnxruntime.SessionOptions(), options.threads)
-        if session.get_providers() != [PROVIDER]:
-            raise UnsupportedError(f"engine {NAME} asked for {PROVIDER}, got {session.get_providers()}; reinstall it")
-        session.disable_fallback()
-        return OnnxRuntimeSession(path, session)
+        return _load(path, onnxruntime.SessionOptions(), options)
+
+    def profile(self, path: Path, options: RunOptions, arrays: Arrays, calls: int, trace: Path) -> Profile:
+        """What a file that this engine built executes, told by ONNX Runtime's own profiler.
+
+        Raises:
+            BadInputError: the file is not ONNX.
+            UnsupportedError: ONNX Runtime would run it on another provider than the CPU's.
+        """
+        import onnxruntime
+
+        calls = min(calls, MOST_CALLS)
+        with tempfile.TemporaryDirectory() as folder:
+            settings = onnxruntime.SessionOptions()
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(Path(folder) / "profile")
+            with _load(path, settings, options) as session:
+                for _ in range(WARM_UP_CALLS + calls):
+                    session.infer(arrays)
+            events = read_events(Path(folder))
+        trim(events, trace)
+        layers = profiled_layers(events, path, calls)
+        return Profile(tool=TOOL, layers=layers, calls=calls, batch=batch_of(arrays), threads=options.threads)
 
 
 class OnnxRuntimeSession(CheckedSession):
@@ -111,10 +125,7 @@ class OnnxRuntimeSession(CheckedSession):
 
     def executed_precision(self) -> dict[str, int]:
         """Operators of the optimised graph that multiply and accumulate, counted by precision."""
-        import onnx
-
-        graph = onnx.load(self._path, load_external_data=False).graph
-        return dict(Counter(PRECISIONS[node.op_type] for node in graph.node if node.op_type in PRECISIONS))
+        return count_precisions(file_layers(self._path))
 
     def _run(self, arrays: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         outputs = self._session.run(self._output_names, dict(arrays))
@@ -122,6 +133,14 @@ class OnnxRuntimeSession(CheckedSession):
 
     def _close(self) -> None:
         del self._session
+
+
+def _load(path: Path, settings: onnxruntime.SessionOptions, options: RunOptions) -> OnnxRuntimeSession:
+    session = _open(path, settings, options.threads)
+    if session.get_providers() != [PROVIDER]:
+        raise UnsupportedError(f"engine {NAME} asked for {PROVIDER}, got {session.get_providers()}; reinstall it")
+    session.disable_fallback()
+    return OnnxRuntimeSession(path, session)
 
 
 def _open(path: Path, settings: onnxruntime.SessionOptions, threads: int) -> onnxruntime.InferenceSession:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -11,11 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from slipway.decisions.precision import count_precisions
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions
 from slipway.engines.checks import bad_file, installed, require_names
+from slipway.engines.openvino_profile import TOOL, executed_us, graph_layers, profiled_layers, write_counters
+from slipway.engines.profiling import WARM_UP_CALLS, batch_of
 from slipway.engines.session import CheckedSession
 from slipway.errors import UnsupportedError
-from slipway.records import Form, Option, Signature, TensorSpec
+from slipway.records import Form, Layer, Option, Profile, Signature, TensorSpec
 
 if TYPE_CHECKING:
     import openvino
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 NAME = "openvino"
 MODEL = "model.xml"
 PRECISION_KEY = ["slipway", "inference_precision"]
-# Layers of the compiled graph that multiply and accumulate, and the names of their precisions.
-COMPUTE_LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq"}
-PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
 
 
 class OpenVinoEngine:
@@ -71,6 +70,24 @@ class OpenVinoEngine:
         Raises:
             BadInputError: the directory is not one of this engine's.
         """
+        return self._load(path, options, {})
+
+    def profile(self, path: Path, options: RunOptions, arrays: Arrays, calls: int, trace: Path) -> Profile:
+        """What an IR that this engine built executes, told by OpenVINO's execution graph and performance counters.
+
+        Raises:
+            BadInputError: the directory is not one of this engine's.
+        """
+        with self._load(path, options, {"PERF_COUNT": True}) as session:
+            for _ in range(WARM_UP_CALLS):
+                session.infer(arrays)
+            counters = [session.counters(arrays) for _ in range(calls)]
+            graph = session.layers()
+        write_counters(trace, graph, counters)
+        layers = profiled_layers(graph, counters)
+        return Profile(tool=TOOL, layers=layers, calls=calls, batch=batch_of(arrays), threads=options.threads)
+
+    def _load(self, path: Path, options: RunOptions, further: Mapping[str, bool]) -> OpenVinoSession:
         _decline_telemetry()
         import openvino
 
@@ -83,6 +100,7 @@ class OpenVinoEngine:
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": options.threads,
             "INFERENCE_PRECISION_HINT": model.get_rt_info(PRECISION_KEY).value,
+            **further,
         }
         return OpenVinoSession(core.compile_model(model, "CPU", settings))
 
@@ -98,9 +116,16 @@ class OpenVinoSession(CheckedSession):
 
     def executed_precision(self) -> dict[str, int]:
         """Layers of the compiled graph that multiply and accumulate, counted by the precision they run in."""
-        details = [operation.get_rt_info() for operation in self._compiled.get_runtime_model().get_ops()]
-        precisions = (d["runtimePrecision"].value for d in details if d["layerType"].value in COMPUTE_LAYERS)
-        return dict(Counter(PRECISIONS.get(precision, precision) for precision in precisions))
+        return count_precisions(self.layers())
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Operations of the compiled graph in the order of their execution, without times."""
+        return graph_layers(self._compiled)
+
+    def counters(self, arrays: Arrays) -> dict[str, float]:
+        """One call's time in us of every operation that it executed, from a session that counts."""
+        self.infer(arrays)
+        return executed_us(self._request)
 
     def _run(self, arrays: Arrays) -> dict[str, npt.NDArray[np.generic]]:
         outputs = self._request.infer(dict(arrays), share_inputs=True)

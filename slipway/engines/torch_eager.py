@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from slipway.engines.base import Availability, BuildOptions, RunOptions
+from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions
 from slipway.engines.checks import installed
 from slipway.engines.torch_archive import (
     load_program,
@@ -16,9 +16,10 @@ from slipway.engines.torch_archive import (
     save_program,
     save_script,
 )
+from slipway.engines.torch_profile import profile_session
 from slipway.engines.torch_session import TorchSession, use_threads
 from slipway.errors import UnsupportedError
-from slipway.records import Form, Option
+from slipway.records import Form, Option, Profile
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +68,15 @@ class TorchEngine:
         use_threads(options.threads)
         module = load_module(path)
         return TorchSession(module, read_signature(NAME, path), options.threads)
+
+    def profile(self, path: Path, options: RunOptions, arrays: Arrays, calls: int, trace: Path) -> Profile:
+        """What a program that this engine built executes, told by torch.profiler.
+
+        Raises:
+            BadInputError: the file is not one of this engine's.
+        """
+        with self.load(path, options) as session:
+            return profile_session(session, arrays, calls, options.threads, trace)
 
 
 def load_module(path: Path) -> torch.nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from slipway.engines.base import Availability, BuildOptions, RunOptions
+from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions
 from slipway.engines.checks import installed
 from slipway.engines.torch_archive import (
     load_script,
@@ -15,9 +15,10 @@ from slipway.engines.torch_archive import (
     save_script,
     torchscript_is_deprecated,
 )
+from slipway.engines.torch_profile import profile_session
 from slipway.engines.torch_session import TorchSession, use_threads
 from slipway.errors import UnsupportedError
-from slipway.records import Form, Option
+from slipway.records import Form, Option, Profile
 
 NAME = "torchscript"
 REFUSED = {
@@ -74,3 +75,12 @@ class TorchScriptEngine:
         with torchscript_is_deprecated():
             optimized = torch.jit.optimize_for_inference(module)
         return TorchSession(optimized, signature, options.threads)
+
+    def profile(self, path: Path, options: RunOptions, arrays: Arrays, calls: int, trace: Path) -> Profile:
+        """What a file that this engine built executes, told by torch.profiler.
+
+        Raises:
+            BadInputError: the file is not one of this engine's.
+        """
+        with self.load(path, options) as session:
+            return profile_session(session, arrays, calls, options.threads, trace)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 from slipway.errors import BadInputError, nearest
 from slipway.examples.recipe import Example, Reporter
 
-__all__ = ["EXAMPLES", "Example", "Reporter", "example"]
+__all__ = ["EXAMPLES", "Example", "Reporter", "example", "example_of"]
 
 EXAMPLES = {
     "digits": "slipway.examples.digits:EXAMPLE",
@@ -27,3 +28,11 @@ def example(name: str) -> Example:
     found = getattr(import_module(module), attribute)
     assert isinstance(found, Example)
     return found
+
+
+def example_of(model: str | None = None, data: Path | None = None) -> Example | None:
+    """The example whose model has the URI ``model``, or to whose data the directory ``data`` belongs; None if none."""
+    for found in map(example, EXAMPLES):
+        if found.model_uri == model or (data is not None and found.holds(data)):
+            return found
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from slipway.errors import BadInputError, InfrastructureError, TamperedError
+from slipway.errors import BadInputError, InfrastructureError, SlipwayError, TamperedError
 from slipway.records import Record, Signature, TensorSpec
 from slipway.stores.datasets import write_shards
 from slipway.stores.registry import ModelVersionRef, Registry
@@ -68,6 +69,15 @@ class Example:
             outputs=(TensorSpec(name="logits", dtype="float32", shape=(-1, 10)),),
         )
 
+    @property
+    def model_uri(self) -> str:
+        """The version that a registry without any other version of the model gives it."""
+        return f"models:/{self.model_name}/1"
+
+    def holds(self, directory: Path) -> bool:
+        """Whether ``directory``, relative to the project's root, is one of the example's splits."""
+        return directory.parent == Path("data", self.name)
+
     def prepare(self, root: Path, registry: Registry, progress: Reporter) -> ModelVersionRef:
         """Have data/NAME/SPLIT under ``root`` written and tracked, and the model in ``registry``; return its version.
 
@@ -87,22 +97,53 @@ class Example:
             progress(f"preparing the example {self.name}: {reason}")
         splits, module = self.make(root, progress)
         _ensure_dvc_repository(root)
-        data_md5 = {}
-        for name, split in splits.items():
-            progress(f"writing data/{self.name}/{name}: {len(split.labels)} images")
-            directory = root / "data" / self.name / name
-            write_shards(directory, {"image": split.images}, split.labels, SHARD_SIZE)
-            data_md5[name] = track(directory).md5
+        data_md5 = {name: track(self._write(root, name, split, progress)).md5 for name, split in splits.items()}
         ensure_remote(root, root / ".slipway" / "dvc-remote")
         for name in splits:
-            push(root / "data" / self.name / name)
-        progress(f"registering {self.model_name}")
-        model = registry.log_model(module, self.signature, {"image": splits["test"].images[:2]}, self.model_name)
+            push(self._directory(root, name))
+        model = self._register(registry, module, splits, progress)
         record = Prepared(recipe=recipe, model_uri=model.uri, data_md5=data_md5)
         path = self._record_path(root)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return model
+
+    def restore(self, root: Path, registry: Registry, progress: Reporter) -> None:
+        """Make the model and what is missing of the data again; what lies there or is tracked already stays as it is.
+
+        Raises:
+            BadInputError: a package or program that the example needs is missing, or other data than it makes here are
+                tracked.
+            InfrastructureError: a download failed, or a store cannot be reached.
+        """
+        self._recipe()
+        splits, module = self.make(root, progress)
+        self._register(registry, module, splits, progress)
+        for name, split in splits.items():
+            directory = self._directory(root, name)
+            if directory.exists():
+                continue
+            self._write(root, name, split, progress)
+            try:
+                _track_as_before(directory)
+            except SlipwayError:
+                shutil.rmtree(directory)  # else the next attempt would leave it as it is
+                raise
+
+    def _directory(self, root: Path, split: str) -> Path:
+        return root / "data" / self.name / split
+
+    def _write(self, root: Path, name: str, split: Split, progress: Reporter) -> Path:
+        progress(f"writing data/{self.name}/{name}: {len(split.labels)} images")
+        directory = self._directory(root, name)
+        write_shards(directory, {"image": split.images}, split.labels, SHARD_SIZE)
+        return directory
+
+    def _register(
+        self, registry: Registry, module: nn.Module, splits: dict[str, Split], progress: Reporter
+    ) -> ModelVersionRef:
+        progress(f"registering {self.model_name}")
+        return registry.log_model(module, self.signature, {"image": splits["test"].images[:2]}, self.model_name)
 
     def _prepared(self, root: Path, registry: Registry, recipe: str) -> ModelVersionRef:
         """The version registered earlier; BadInputError tells why the example has to be made (again)."""
@@ -116,7 +157,7 @@ class Example:
         if record.recipe != recipe:
             raise BadInputError("its source, or a package it is made with, has changed")
         for name, md5 in record.data_md5.items():
-            directory = root / "data" / self.name / name
+            directory = self._directory(root, name)
             if verify(directory).md5 != md5:
                 raise BadInputError(f"{directory} holds other data")
         return registry.resolve(record.model_uri)
@@ -137,6 +178,18 @@ class Example:
 
     def _record_path(self, root: Path) -> Path:
         return root / ".slipway" / "examples" / f"{self.name}.json"
+
+
+def _track_as_before(directory: Path) -> None:
+    """Track bytes just made, unless others are tracked already."""
+    if directory.with_name(f"{directory.name}.dvc").exists():
+        try:
+            verify(directory)
+        except TamperedError as error:
+            raise BadInputError(
+                f"data {directory} is tracked with other bytes than the example makes; run `dvc pull {directory}`"
+            ) from error
+    track(directory)
 
 
 def _ensure_dvc_repository(root: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,16 @@ def in_order(outputs: Mapping[str, T], signature: Signature) -> list[T]:
             "log it with a signature inferred from its own outputs"
         )
     return [outputs[name] for name in names]
+
+
+def leaves_in_order(answer: Any, module: torch.fx.GraphModule, signature: Signature) -> list[Any]:
+    """What a captured graph answers, a dict, nest or plain value of its nodes, laid flat in the signature's order."""
+    from torch.utils import _pytree
+
+    structure = getattr(module.graph._codegen, "pytree_info", None)
+    if structure is not None:
+        answer = _pytree.tree_unflatten(_pytree.tree_leaves(answer), structure.out_spec)
+    return _pytree.tree_leaves(in_order(answer, signature) if isinstance(answer, Mapping) else answer)
 
 
 def exportable(module: torch.nn.Module, example: Arrays, signature: Signature) -> torch.nn.Module:

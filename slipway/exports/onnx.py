@@ -44,7 +44,7 @@ def export_onnx(module: torch.nn.Module, example: Arrays, signature: Signature, 
     try:
         with torch.no_grad(), _quiet_exporter():
             if isinstance(source, torch.export.ExportedProgram):
-                model = _from_program(source, signature)
+                model = _from_program(source, signature).model_proto
             else:
                 model = _from_script(source, example, signature)
         _name_dimensions(model, signature)
@@ -57,7 +57,22 @@ def export_onnx(module: torch.nn.Module, example: Arrays, signature: Signature, 
     return f"torch.onnx {'torchscript' if scripted else 'dynamo'}, opset {opset}"
 
 
-def _from_program(program: torch.export.ExportedProgram, signature: Signature) -> onnx.ModelProto:
+def translated(module: torch.nn.Module, example: Arrays, signature: Signature) -> torch.fx.GraphModule:
+    """The graph that the exporter translates one by one: its values are called as those of the file are.
+
+    Raises:
+        BadInputError, RejectedError: as `export_onnx`.
+    """
+    import torch
+
+    program = capture(module, example, signature)
+    with torch.no_grad(), _quiet_exporter():
+        decomposed = _from_program(program, signature).exported_program
+    assert decomposed is not None  # None belongs to a program of ONNX operators read from disk
+    return decomposed.module()
+
+
+def _from_program(program: torch.export.ExportedProgram, signature: Signature) -> torch.onnx.ONNXProgram:
     import torch
 
     exported = torch.onnx.export(
@@ -68,7 +83,7 @@ def _from_program(program: torch.export.ExportedProgram, signature: Signature) -
         verbose=False,
     )
     assert exported is not None  # None belongs to the older exporter
-    return exported.model_proto
+    return exported
 
 
 def _from_script(module: torch.nn.Module, example: Arrays, signature: Signature) -> onnx.ModelProto:

@@ -7,12 +7,11 @@ LSTM whose initial state has the wrong batch corrupts memory instead of failing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import RejectedError
-from slipway.exports.calling import OTHER_BATCH, Arrays, at_batch, exportable, first_line, in_order, run
+from slipway.exports.calling import OTHER_BATCH, Arrays, at_batch, exportable, first_line, leaves_in_order, run
 from slipway.exports.program import capture
 from slipway.exports.scripted import DEPRECATED, save_scripted
 from slipway.records import Signature
@@ -54,7 +53,6 @@ def export_torchscript(module: torch.nn.Module, example: Arrays, signature: Sign
 def _scriptable(graph_module: torch.fx.GraphModule, signature: Signature) -> torch.fx.GraphModule:
     """The graph over the same weights in the Python that TorchScript compiles, outputs in the signature's order."""
     import torch
-    from torch.utils import _pytree
 
     # TorchScript has no symbolic numbers: its integers are dynamic anyway.
     plain: dict[Any, Any] = {
@@ -66,10 +64,7 @@ def _scriptable(graph_module: torch.fx.GraphModule, signature: Signature) -> tor
     }
     graph = torch.fx.Graph()
     answer: Any = graph.graph_copy(graph_module.graph, {})
-    structure = getattr(graph_module.graph._codegen, "pytree_info", None)
-    if structure is not None:
-        answer = _pytree.tree_unflatten(_pytree.tree_leaves(answer), structure.out_spec)
-    leaves = _pytree.tree_leaves(in_order(answer, signature) if isinstance(answer, Mapping) else answer)
+    leaves = leaves_in_order(answer, graph_module, signature)
     graph.output(leaves[0] if len(leaves) == 1 else tuple(leaves))
     for node in list(graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":

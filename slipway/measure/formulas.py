@@ -1,8 +1,8 @@
 """Formulas of the metrics, on outputs of shape (n, ...) and a target of n entries; none checks for NaN.
 
-A score rule gives one score per example, shape (n,). A statistic rule prepares whatever does not depend on the sample
-and gives a function from indices into the examples, with repeats, to the metric on that resample: a bootstrap calls it
-thousands of times.
+A rule of what to keep reduces any number of examples to arrays of as many rows, which is all that is held of them. A
+statistic rule prepares whatever in these does not depend on the sample, and gives a function from indices into the
+examples, with repeats, to the metric on that resample: a bootstrap calls it thousands of times.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from slipway.measure.arrays import Array
 
 Scores: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
+Kept: TypeAlias = tuple[Array, ...]
 Statistic: TypeAlias = Callable[[Indices], float]
 
 
-def top_k_hits(outputs: Array, target: Array, k: int) -> Scores:
+def top_k_hits(outputs: Array, target: Array, k: int) -> Kept:
     """1 where the label is among the ``k`` highest of (n, classes) scores, else 0; equal scores rank by class."""
     labels = _labels(outputs, target)[:, None]
     classes = outputs.shape[1]
@@ -30,36 +31,48 @@ def top_k_hits(outputs: Array, target: Array, k: int) -> Scores:
     scores = outputs.astype(np.float64)
     own = np.take_along_axis(scores, labels, axis=1)
     ahead = (scores > own) | ((scores == own) & (np.arange(classes) < labels))
-    hits: Scores = np.less(ahead.sum(axis=1), k).astype(np.float64)
-    return hits
+    return (np.less(ahead.sum(axis=1), k).astype(np.float64),)
 
 
-def absolute_errors(outputs: Array, target: Array) -> Scores:
+def absolute_errors(outputs: Array, target: Array) -> Kept:
     """Absolute error per example, averaged over its entries."""
-    errors: Scores = np.abs(_errors(outputs, target)).mean(axis=1)
-    return errors
+    return (np.abs(_errors(outputs, target)).mean(axis=1),)
 
 
-def cosines(outputs: Array, target: Array) -> Scores:
+def cosines(outputs: Array, target: Array) -> Kept:
     """Cosine of output and target per example, each flattened; 0 where one of them is all zeros."""
     found, expected = _finite_rows(outputs, target)
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     products = (found * expected).sum(axis=1)
-    scores: Scores = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    return scores
+    return (np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0),)
 
 
-def root_mean_square(outputs: Array, target: Array) -> Statistic:
-    """Root of the mean squared error over all entries."""
-    squares = (_errors(outputs, target) ** 2).mean(axis=1)
-    return lambda examples: float(np.sqrt(squares[examples].mean()))
+def mean(kept: Kept) -> Statistic:
+    """Mean of one score per example."""
+    scores = kept[0].astype(np.float64)
+    return lambda examples: float(np.mean(scores[examples]))
 
 
-def macro_f1(outputs: Array, target: Array) -> Statistic:
-    """F1 averaged over the classes that occur as label or as answer, each weighing the same."""
-    labels = _labels(outputs, target)
-    answers = np.argmax(outputs, axis=1)
-    classes = outputs.shape[1]
+def squared_errors(outputs: Array, target: Array) -> Kept:
+    """Squared error per example, averaged over its entries."""
+    return ((_errors(outputs, target) ** 2).mean(axis=1),)
+
+
+def root_of_mean(kept: Kept) -> Statistic:
+    """Root of the mean of one score per example."""
+    squares = kept[0].astype(np.float64)
+    return lambda examples: float(np.sqrt(np.mean(squares[examples])))
+
+
+def labels_and_answers(outputs: Array, target: Array) -> Kept:
+    """The label, and the class with the highest score."""
+    return _labels(outputs, target), np.argmax(outputs, axis=1)
+
+
+def macro_f1(kept: Kept) -> Statistic:
+    """F1 of labels and answers, averaged over the classes that occur as either, each weighing the same."""
+    labels, answers = (array.astype(np.intp) for array in kept)
+    classes = int(max(labels.max(), answers.max())) + 1
 
     def f1(examples: Indices) -> float:
         wanted, given = labels[examples], answers[examples]
@@ -71,19 +84,28 @@ def macro_f1(outputs: Array, target: Array) -> Statistic:
     return f1
 
 
-def auroc(outputs: Array, target: Array) -> Statistic:
+def labels_and_scores(outputs: Array, target: Array) -> Kept:
+    """The label, and its scores: one per example where there are two classes, else one per class.
+
+    Two classes are outputs (n,), (n, 1) or (n, 2), two columns being compared by their difference.
+    """
+    scores = outputs.reshape(len(outputs), -1)
+    if scores.shape[1] > 2:
+        return _labels(scores, target), scores
+    labels = _labels(np.broadcast_to(scores[:, :1], (len(scores), 2)), target)
+    single = scores.astype(np.float64)
+    return labels, single[:, -1] - (single[:, 0] if single.shape[1] == 2 else 0)
+
+
+def auroc(kept: Kept) -> Statistic:
     """Area under the ROC curve: the chance that a positive scores above a negative, equal scores counting half.
 
-    Binary for outputs (n,), (n, 1) or (n, 2), two columns being compared by their difference; for more columns the
-    mean of one against the rest over the classes that occur, on the scores as they are. By the rank statistic of Mann
-    and Whitney (Hanley & McNeil 1982, Radiology 143:29-36).
+    For more than two classes the mean of one against the rest over those that occur, on the scores as they are. By the
+    rank statistic of Mann and Whitney (Hanley & McNeil 1982, Radiology 143:29-36).
     """
-    scores = outputs.reshape(len(outputs), -1).astype(np.float64)
-    if scores.shape[1] == 1:
-        scores = np.hstack([-scores, scores])
-    labels = _labels(scores, target)
-    if scores.shape[1] == 2:
-        areas = [_area(scores[:, 1] - scores[:, 0], labels == 1)]
+    labels, scores = kept
+    if scores.ndim == 1:
+        areas = [_area(scores, labels == 1)]
     else:
         areas = [_area(scores[:, label], labels == label) for label in range(scores.shape[1])]
 
@@ -97,7 +119,7 @@ def auroc(outputs: Array, target: Array) -> Statistic:
     return mean_area
 
 
-def _area(scores: Scores, positive: NDArray[np.bool_]) -> Callable[[NDArray[np.intp]], float | None]:
+def _area(scores: Array, positive: NDArray[np.bool_]) -> Callable[[NDArray[np.intp]], float | None]:
     """The area as a function of how often each example occurs; None where positives or negatives are missing."""
     order = np.argsort(scores, kind="stable")
     ranked = scores[order]

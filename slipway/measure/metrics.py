@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -15,19 +15,24 @@ from slipway.errors import BadInputError, RejectedError, nearest
 from slipway.measure.arrays import Array
 from slipway.measure.formulas import (
     Indices,
+    Kept,
     Scores,
     Statistic,
     absolute_errors,
     auroc,
     cosines,
+    labels_and_answers,
+    labels_and_scores,
     macro_f1,
-    root_mean_square,
+    mean,
+    root_of_mean,
+    squared_errors,
     top_k_hits,
 )
 
 Kind: TypeAlias = Literal["binary", "mean", "set"]
-ScoreRule: TypeAlias = Callable[[Array, Array], Scores]
-StatisticRule: TypeAlias = Callable[[Array, Array], Statistic]
+KeepRule: TypeAlias = Callable[[Array, Array], Kept]
+StatisticRule: TypeAlias = Callable[[Kept], Statistic]
 
 KNOWN = ("top1", "topk:K", "macro_f1", "auroc", "mae", "rmse", "cosine", "package.module:function")
 
@@ -43,61 +48,61 @@ class Metric:
     name: str
     kind: Kind
     higher_is_better: bool
-    score_rule: ScoreRule | None
+    keep_rule: KeepRule
     statistic_rule: StatisticRule
 
-    def scores(self, outputs: Array, target: Array) -> Scores | None:
-        """One score per example, shape (n,); None for a "set" metric. Raises as `value` does."""
-        _check(self.name, outputs, target)
-        return None if self.score_rule is None else self.score_rule(outputs, target)
-
-    def statistic(self, outputs: Array, target: Array) -> Statistic:
-        """The metric as a function of indices into the examples, with repeats. Raises as `value` does."""
-        _check(self.name, outputs, target)
-        return self.statistic_rule(outputs, target)
-
-    def value(self, outputs: Array, target: Array) -> float:
-        """The metric over all examples.
+    def kept(self, outputs: Array, target: Array) -> Kept:
+        """All that the metric needs of some examples: arrays of n rows each, to be joined with those of other examples.
 
         Raises:
             BadInputError: the set is empty, shapes do not fit, or a label is none of the outputs' classes.
             RejectedError: outputs hold NaN; the number of such examples is told.
         """
-        return self.statistic(outputs, target)(np.arange(len(target)))
+        _check(self.name, outputs, target)
+        return self.keep_rule(outputs, target)
+
+    def scores(self, kept: Kept) -> Scores | None:
+        """One score per example, shape (n,); None for a "set" metric."""
+        return None if self.kind == "set" else cast("Scores", kept[0])
+
+    def statistic(self, kept: Kept) -> Statistic:
+        """The metric as a function of indices into the examples, with repeats."""
+        return self.statistic_rule(kept)
+
+    def value(self, kept: Kept) -> float:
+        """The metric over all examples.
+
+        Raises:
+            BadInputError: it is undefined on them.
+        """
+        return self.statistic(kept)(np.arange(len(kept[0])))
 
 
 def metric(name: str) -> Metric:
     """The metric called ``name``: one of `KNOWN`, K being a whole number from 1.
 
-    ``package.module:function`` is called as function(outputs, target) -> float; higher is better.
+    ``package.module:function`` is called as function(outputs, target) -> float; higher is better. It may need anything:
+    the first output and the target of all examples are held in memory for it, where other metrics keep a few numbers.
 
     Raises:
         BadInputError: there is no such metric; the nearest is named.
     """
     if name.startswith("topk:"):
-        return _per_example(name, "binary", True, partial(top_k_hits, k=_positive(name)))
+        return Metric(name, "binary", True, partial(top_k_hits, k=_positive(name)), mean)
     if name in _NAMED:
         return _NAMED[name]
     if ":" in name:
-        return Metric(name, "set", True, None, _own_rule(name))
+        return Metric(name, "set", True, lambda outputs, target: (outputs, target), _own_rule(name))
     raise BadInputError(f"unknown metric {name!r}{nearest(name, KNOWN)}; known: {', '.join(KNOWN)}")
 
 
-def _per_example(name: str, kind: Kind, higher_is_better: bool, rule: ScoreRule) -> Metric:
-    def mean_score(outputs: Array, target: Array) -> Statistic:
-        scores = rule(outputs, target)
-        return lambda examples: float(scores[examples].mean())
-
-    return Metric(name, kind, higher_is_better, rule, mean_score)
-
-
 _NAMED = {
-    "top1": _per_example("top1", "binary", True, partial(top_k_hits, k=1)),
-    "macro_f1": Metric("macro_f1", "set", True, None, macro_f1),
-    "auroc": Metric("auroc", "set", True, None, auroc),
-    "mae": _per_example("mae", "mean", False, absolute_errors),
-    "rmse": Metric("rmse", "set", False, None, root_mean_square),
-    "cosine": _per_example("cosine", "mean", True, cosines),
+    "top1": Metric("top1", "binary", True, partial(top_k_hits, k=1), mean),
+    "macro_f1": Metric("macro_f1", "set", True, labels_and_answers, macro_f1),
+    "auroc": Metric("auroc", "set", True, labels_and_scores, auroc),
+    "mae": Metric("mae", "mean", False, absolute_errors, mean),
+    "rmse": Metric("rmse", "set", False, squared_errors, root_of_mean),
+    "cosine": Metric("cosine", "mean", True, cosines, mean),
 }
 
 
@@ -117,7 +122,9 @@ def _own_rule(name: str) -> StatisticRule:
     if not callable(function):
         raise BadInputError(f"metric {name!r} is a {type(function).__name__}, not a function of (outputs, target)")
 
-    def rule(outputs: Array, target: Array) -> Statistic:
+    def rule(kept: Kept) -> Statistic:
+        outputs, target = kept
+
         def on(examples: Indices) -> float:
             try:
                 value = float(function(outputs[examples], target[examples]))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 from slipway.errors import SlipwayError
 from slipway.measure.arrays import Array
-from slipway.measure.latency import SAMPLES_FOR_P99, Nanoseconds, paired_speedup
-from slipway.records import Interval, Timing
+from slipway.measure.latency import SAMPLES_FOR_P99, Nanoseconds
+from slipway.measure.speedup import paired_speedup
+from slipway.records import Interval, Profile, Timing
 
 Rounds: TypeAlias = Mapping[int, Nanoseconds]
 
@@ -18,41 +20,56 @@ Rounds: TypeAlias = Mapping[int, Nanoseconds]
 class TimingPlan:
     """How to time. Latency is told at the first of ``batch``, throughput at each.
 
-    A block is about ``block_ms`` and at least 16 calls long, fewer only where the budget would not last for ``rounds``.
+    In every round an engine is opened anew and runs one block of calls. A block is as many calls as spread ``samples``
+    over ``rounds``, at least 16 and about ``block_ms`` long, fewer only where the budget would not last for ``rounds``.
     Rounds go on until each participant has ``samples`` and ``rounds``, or ``budget_seconds`` are spent on them (at
-    least two are run); loading, warm-up and throughput come on top. ``timeout_seconds`` bounds any one answer.
+    least two are run); start, warm-up and what follows the rounds come on top. With ``halving``, those that are clearly
+    slower leave early. ``scenario`` adds a run of MLPerf LoadGen; a server is sent ``server_per_s`` queries.
+    ``timeout_seconds`` bounds any one answer.
     """
 
     threads: tuple[int, ...] = (1,)
     batch: tuple[int, ...] = (1,)
+    streams: tuple[int, ...] = (1,)
     samples: int = SAMPLES_FOR_P99
-    rounds: int = 15
+    rounds: int = 12
     block_ms: float = 25.0
     budget_seconds: float = 300.0
+    halving: bool = False
     warm_up_seconds: float = 10.0
-    throughput_seconds: float = 0.3
+    throughput_seconds: float = 0.15
+    scenario: Literal["single-stream", "server", "offline"] | None = None
+    server_per_s: float | None = None
     timeout_seconds: float = 600.0
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Participant:
-    """A name to tell it by, and the command that loads its engine and runs `slipway.measure.worker.serve`."""
+    """A name to tell it by, and the command that loads its engine and runs `slipway.measure.worker.serve`.
+
+    One that ``stays`` is compared with by others, and no halving drops it.
+    """
 
     name: str
     argv: tuple[str, ...]
+    stays: bool = False
 
 
 @dataclass(frozen=True)
 class ParticipantTiming:
     """What was measured, and the outputs by name for the batch that was timed, under the settings that were timed.
 
-    ``rounds`` holds the samples of each round that it took part in.
+    ``rounds`` holds the samples of each round that it took part in. ``profile`` is what the runtime's own profiler
+    told, with its ``trace``; where it cannot tell, ``no_profile`` says why.
     """
 
     timing: Timing
     outputs: dict[str, Array]
     rounds: Rounds
+    profile: Profile | None = None
+    trace: Path | None = None
+    no_profile: str | None = None
 
     def speedup_over(self, other: ParticipantTiming) -> Interval:
         """How many times faster than another participant of the same session, paired by round."""

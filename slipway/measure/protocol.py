@@ -6,11 +6,12 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, PositiveInt, TypeAdapter
 
+from slipway import records
 from slipway.records import Record
 
 
 class Load(Record):
-    """Open the engine with ``threads``, in place of what was open, and prepare a batch; answered by `Loaded`."""
+    """Open the engine with ``threads``, in place of what was open, and run a batch once; answered by `Loaded`."""
 
     do: Literal["load"] = "load"
     threads: int
@@ -18,15 +19,17 @@ class Load(Record):
 
 
 class Loaded(Record):
-    """How long opening took, without process start and imports."""
+    """How long opening took, without process start and imports, and the first inference after it."""
 
     load_seconds: float
+    first_inference_seconds: float
 
 
 class WarmUp(Record):
-    """Call until latency settles; answered by `Settled`."""
+    """Call until the medians of windows agree; answered by `Settled`."""
 
     do: Literal["warm_up"] = "warm_up"
+    window_seconds: float
     max_seconds: float
 
 
@@ -49,20 +52,6 @@ class Samples(Record):
     ns: tuple[PositiveInt, ...]
 
 
-class Throughput(Record):
-    """Call with ``batch`` examples for about ``seconds``; answered by `Rate`."""
-
-    do: Literal["throughput"] = "throughput"
-    batch: int
-    seconds: float
-
-
-class Rate(Record):
-    """Examples per second, call after call."""
-
-    examples_per_s: float
-
-
 class Check(Record):
     """Answer the batch that is timed; answered by `Outputs`."""
 
@@ -75,6 +64,59 @@ class Outputs(Record):
     npz: str
 
 
+class Throughput(Record):
+    """Call for ``seconds`` from ``streams`` callers, each with its engine, in place of what was open; see `Rate`."""
+
+    do: Literal["throughput"] = "throughput"
+    batch: int
+    threads: int
+    streams: int
+    seconds: float
+
+
+class Rate(Record):
+    """Examples per second, of all streams together."""
+
+    examples_per_s: float
+
+
+class Scenario(Record):
+    """Run a scenario of MLPerf LoadGen, in place of what was open; answered by `Concluded`.
+
+    ``batch`` is the most examples per call; ``expected_per_s`` is about how many examples per second it answers.
+    """
+
+    do: Literal["scenario"] = "scenario"
+    name: Literal["single-stream", "server", "offline"]
+    threads: int
+    batch: int
+    expected_per_s: float
+    server_per_s: float | None
+
+
+class Concluded(Record):
+    """What LoadGen concluded."""
+
+    scenario: records.Scenario
+
+
+class Profile(Record):
+    """Run ``calls`` calls under the runtime's own profiler, which writes ``trace``; answered by `Profiled`."""
+
+    do: Literal["profile"] = "profile"
+    threads: int
+    batch: int
+    calls: int
+    trace: str
+
+
+class Profiled(Record):
+    """What the profiler told, or the ``reason`` why this runtime cannot tell."""
+
+    profile: records.Profile | None
+    reason: str | None = None
+
+
 class Finish(Record):
     """Close the engine and end; answered by `Finished`."""
 
@@ -82,7 +124,7 @@ class Finish(Record):
 
 
 class Finished(Record):
-    """The most memory that the process ever held."""
+    """The most memory that the process held while it had one engine open."""
 
     peak_rss_bytes: int
 
@@ -100,6 +142,6 @@ class Failed(Record):
     error: str
 
 
-Request: TypeAlias = Load | WarmUp | Block | Throughput | Check | Finish
+Request: TypeAlias = Load | WarmUp | Block | Check | Throughput | Scenario | Profile | Finish
 
 REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="do")])

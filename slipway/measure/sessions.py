@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from slipway.errors import BadInputError
+from slipway.decisions.budget import survivors
+from slipway.errors import BadInputError, NotMeasuredError
+from slipway.measure.host import HostWatch
+from slipway.measure.loadgen import require_loadgen
 from slipway.measure.plan import Participant, ParticipantTiming, SessionTimings, TimingPlan
 from slipway.measure.turns import Turns
-from slipway.records import HostLoad
+from slipway.records import Interval
 
 __all__ = ["Participant", "ParticipantTiming", "SessionTimings", "TimingPlan", "run_session"]
 
 # Rough shares of a session's time at which preparation ends and at which the rounds end.
 PREPARED, TIMED = 0.4, 0.8
 _LEAST_ROUNDS = 2  # a paired interval needs two
+_HALVED_AFTER = (2, 4, 8)
 
 
 def run_session(
@@ -27,24 +30,29 @@ def run_session(
     candidates: Sequence[Participant],
     plan: TimingPlan,
     cpus: Collection[int],
+    traces: Path | None = None,
     told: Callable[[float], None] = lambda _: None,
 ) -> SessionTimings:
     """Time all participants on ``cpus`` in one session.
 
     All workers are started first; from then on exactly one at a time has work. Each participant, the reference too,
     takes the thread count of the plan that gives it the lowest median. In each round every participant that still needs
-    samples runs one block, in an order shuffled anew; the reference runs in every round, so that each block has a
-    partner. No process is left behind, however this ends. ``told`` hears, now and then, which share is done.
+    samples opens its engine anew and runs one block; the reference runs in every round, so that each block has a
+    partner. The order is random, and that of every second round is the one before backwards. With a plan that halves,
+    candidates that are clearly slower leave after 2, 4 and 8 rounds. At the end throughput is measured, LoadGen runs if
+    the plan asks for it, and each is profiled, with a trace in the directory ``traces``, if that is given.
+    No process is left behind, however this ends. ``told`` hears, now and then, which share is done.
 
     Raises:
-        BadInputError: the plan asks for more threads than there are ``cpus``.
+        BadInputError: the plan asks for more threads than there are ``cpus``, or for LoadGen, which is not installed.
         InfrastructureError: the reference failed; without it there is nothing to compare with.
     """
-    if max(plan.threads) > len(cpus):
-        raise BadInputError(
-            f"{max(plan.threads)} threads on {len(cpus)} CPUs would time waiting; ask for fewer threads"
-        )
-    load_before, cpu_before = os.getloadavg()[0], _cpu_times()
+    needed = max(*plan.threads, min(plan.threads) * min(plan.streams))
+    if needed > len(cpus):
+        raise BadInputError(f"{needed} threads on {len(cpus)} CPUs would time waiting; ask for fewer threads")
+    if plan.scenario is not None:
+        require_loadgen()
+    host = HostWatch(cpus)
     with ExitStack() as running:
         first = Turns(reference, plan, is_reference=True)
         others = [Turns(candidate, plan) for candidate in candidates]
@@ -59,13 +67,9 @@ def run_session(
             told(PREPARED * done / len(everyone))
         _run_rounds(first, others, plan, lambda share: told(PREPARED + share * (TIMED - PREPARED)))
         for done, one in enumerate(everyone, start=1):
-            one.measure_throughput()
+            _run_rest(one, len(cpus), traces and traces / f"{done}.json")
             told(TIMED + (1 - TIMED) * done / len(everyone))
-        for one in everyone:
-            one.finish()
-    host_load = HostLoad(
-        load_1m_before=load_before, load_1m_after=os.getloadavg()[0], steal_share=_steal_share(cpu_before, _cpu_times())
-    )
+    host_load = host.so_far()
     return SessionTimings(
         reference=first.timing(first, host_load),
         candidates=tuple(one.error or one.timing(first, host_load) for one in others),
@@ -75,24 +79,49 @@ def run_session(
 def _run_rounds(reference: Turns, candidates: Sequence[Turns], plan: TimingPlan, told: Callable[[float], None]) -> None:
     shuffler = random.Random(plan.seed)  # noqa: S311 - an order of turns, no secret
     deadline = time.monotonic() + plan.budget_seconds
+    order = [reference, *candidates]
     for turn in itertools.count():
-        wanting = [one for one in candidates if one.error is None and not one.has_enough()]
-        if not wanting and reference.has_enough():
+        if plan.halving and turn in _HALVED_AFTER:
+            _halve(reference, candidates, turn)
+        order = [one for one in order if one is reference or (one.error is None and not one.has_enough())]
+        if all(one.has_enough() for one in order):
             return
         if turn >= _LEAST_ROUNDS and time.monotonic() > deadline:
             return
-        told(min(one.share() for one in [reference, *wanting]))
-        order = [reference, *wanting]
-        shuffler.shuffle(order)
+        told(min(one.share() for one in order))
+        if turn % 2:
+            order.reverse()
+        else:
+            shuffler.shuffle(order)
         for one in order:
             one.run_block(turn)
 
 
-def _cpu_times() -> list[int]:
-    """Ticks of all CPUs: user, nice, system, idle, iowait, irq, softirq, steal (proc_stat(5))."""
-    return [int(ticks) for ticks in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+def _halve(reference: Turns, candidates: Sequence[Turns], turn: int) -> None:
+    """Let those leave that the rounds so far show to be slower than the better half."""
+    rivals = [one for one in candidates if one.error is None and not one.participant.stays]
+    if not rivals:
+        return
+    speedups = [one.speedup_over(reference) for one in rivals]
+    kept = set(survivors(speedups))
+    best = max(range(len(rivals)), key=lambda index: speedups[index].value)
+    for index, (one, own) in enumerate(zip(rivals, speedups, strict=True)):
+        if index not in kept:
+            reason = (
+                f"not measured in full: dropped after {turn} rounds at {_told(own)} against the "
+                f"{_told(speedups[best])} of {rivals[best].participant.name}; release without --budget to measure it"
+            )
+            one.leave(NotMeasuredError(reason))
 
 
-def _steal_share(before: Sequence[int], after: Sequence[int]) -> float:
-    spent = [late - early for early, late in zip(before, after, strict=True)]
-    return spent[7] / max(sum(spent), 1)
+def _told(speedup: Interval) -> str:
+    return f"{speedup.lower:.3g}x to {speedup.upper:.3g}x"
+
+
+def _run_rest(one: Turns, cpus: int, trace: Path | None) -> None:
+    one.take_outputs()
+    one.measure_throughput(cpus)
+    one.run_scenario()
+    if trace is not None:
+        one.profile(trace)
+    one.finish()

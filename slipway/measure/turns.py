@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import itertools
 import math
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Concatenate, ParamSpec, Self
 
 import numpy as np
@@ -18,11 +20,17 @@ from slipway.measure.arrays import Array, read_arrays
 from slipway.measure.latency import Nanoseconds, summarise
 from slipway.measure.plan import Participant, ParticipantTiming, TimingPlan, speedup_by_round
 from slipway.measure.processes import TimedWorker
-from slipway.records import HostLoad, Latency, Timing
+from slipway.records import HostLoad, Interval, Latency, Scenario, Throughput, Timing
 
 P = ParamSpec("P")
 _LEAST_CALLS = 16
 _TRIAL_CALLS = 5
+_WINDOW_SECONDS = 0.05
+# An engine that is opened again in a process that ran it before needs a few calls and no more.
+_REOPENED_WINDOW_SECONDS = 0.005
+_REOPENED_WARM_UP_SECONDS = 0.5
+_PROFILE_SECONDS = 0.3
+_PROFILE_CALLS = (10, 200)
 
 
 def _while_well(step: Callable[Concatenate[Turns, P], None]) -> Callable[Concatenate[Turns, P], None]:
@@ -34,7 +42,7 @@ def _while_well(step: Callable[Concatenate[Turns, P], None]) -> Callable[Concate
             try:
                 step(self, *args, **kwargs)
             except SlipwayError as error:
-                self._fail(error)
+                self.leave(error)
 
     return run
 
@@ -47,18 +55,21 @@ class Turns:
     """
 
     def __init__(self, participant: Participant, plan: TimingPlan, is_reference: bool = False) -> None:
+        self.participant = participant
         self.error: SlipwayError | None = None
-        self._participant = participant
+        self.rounds: dict[int, Nanoseconds] = {}
         self._plan = plan
         self._is_reference = is_reference
         self._worker: TimedWorker
         self._running = ExitStack()
-        self._load_seconds: float | None = None
-        self._settled = False
+        self._first_load: protocol.Loaded | None = None
+        self._settled: list[bool] = []
         self._threads = plan.threads[0]
         self._calls = 0
-        self.rounds: dict[int, Nanoseconds] = {}
-        self._throughput_per_s: dict[str, float] = {}
+        self._throughput: list[Throughput] = []
+        self._scenario: Scenario | None = None
+        self._profiled = protocol.Profiled(profile=None, reason="it was not asked for")
+        self._trace: Path | None = None
         self._outputs: dict[str, Array] = {}
         self._peak_rss_bytes = 0
 
@@ -71,7 +82,7 @@ class Turns:
     @_while_well
     def start(self, cpus: Collection[int]) -> None:
         """Start the worker on ``cpus``."""
-        worker = TimedWorker(self._participant.name, self._participant.argv, cpus, self._plan.timeout_seconds)
+        worker = TimedWorker(self.participant.name, self.participant.argv, cpus, self._plan.timeout_seconds)
         self._worker = self._running.enter_context(worker)
 
     @_while_well
@@ -81,13 +92,12 @@ class Turns:
 
     @_while_well
     def prepare(self, block_seconds: float) -> None:
-        """Find the best thread count, warm up with it, and size the blocks, each within ``block_seconds``."""
-        trials = {threads: self._open(threads) for threads in self._plan.threads}
-        best = min(trials, key=lambda threads: np.median(trials[threads]))
-        if best != self._threads:
-            self._open(best)
-        wanted = max(_LEAST_CALLS, _calls_in(self._plan.block_ms / 1e3, trials[best]))
-        self._calls = min(wanted, _calls_in(block_seconds, trials[best]))
+        """Find the best thread count, and size the blocks, each within ``block_seconds``."""
+        trials = {threads: self._try(threads) for threads in self._plan.threads}
+        self._threads = min(trials, key=lambda threads: np.median(trials[threads]))
+        in_time = _calls_in(self._plan.block_ms / 1e3, trials[self._threads])
+        wanted = max(_LEAST_CALLS, in_time, math.ceil(self._plan.samples / self._plan.rounds))
+        self._calls = min(wanted, _calls_in(block_seconds, trials[self._threads]))
 
     def share(self) -> float:
         """The share that it has of the samples and the rounds that the plan asks for, whichever is lower."""
@@ -100,67 +110,117 @@ class Turns:
 
     @_while_well
     def run_block(self, turn: int) -> None:
-        """Time one block, in round ``turn``."""
+        """Open the engine anew and time one block, in round ``turn``."""
+        self._open(self._threads, _REOPENED_WINDOW_SECONDS, _REOPENED_WARM_UP_SECONDS)
         self.rounds[turn] = self._time(self._calls)
 
     @_while_well
-    def measure_throughput(self) -> None:
-        """Examples per second at each batch size of the plan."""
-        for batch in self._plan.batch:
-            request = protocol.Throughput(batch=batch, seconds=self._plan.throughput_seconds)
-            self._throughput_per_s[str(batch)] = self._worker.ask(request, protocol.Rate).examples_per_s
-
-    @_while_well
-    def finish(self) -> None:
-        """Take the outputs under the timed settings, and let the worker end."""
+    def take_outputs(self) -> None:
+        """Take the outputs under the timed settings."""
         encoded = self._worker.ask(protocol.Check(), protocol.Outputs).npz
         try:
             self._outputs = read_arrays(io.BytesIO(base64.b64decode(encoded, validate=True)))
         except (ValueError, BadInputError) as error:
             raise InfrastructureError(
-                f"worker {self._participant.name} answered outputs that are no npz: {error}"
+                f"worker {self.participant.name} answered outputs that are no npz: {error}"
             ) from error
+
+    @_while_well
+    def measure_throughput(self, cpus: int) -> None:
+        """Examples per second under each setting of the plan that needs no more threads than there are ``cpus``."""
+        plan = self._plan
+        for streams, threads, batch in itertools.product(sorted(plan.streams), plan.threads, plan.batch):
+            if streams * threads <= cpus:
+                setting = {"batch": batch, "threads": threads, "streams": streams}
+                request = protocol.Throughput(**setting, seconds=plan.throughput_seconds)
+                rate = self._worker.ask(request, protocol.Rate).examples_per_s
+                self._throughput.append(Throughput(**setting, examples_per_s=rate))
+
+    @_while_well
+    def run_scenario(self) -> None:
+        """Let LoadGen measure the scenario of the plan, where it asks for one: offline at the largest batch."""
+        name = self._plan.scenario
+        if name is not None:
+            batch = max(self._plan.batch) if name == "offline" else self._plan.batch[0]
+            request = protocol.Scenario(
+                name=name,
+                threads=self._threads,
+                batch=batch,
+                expected_per_s=self._best_rate(batch),
+                server_per_s=self._plan.server_per_s,
+            )
+            self._scenario = self._worker.ask(request, protocol.Concluded).scenario
+
+    @_while_well
+    def profile(self, trace: Path) -> None:
+        """Let the runtime's own profiler tell what it executes; one that cannot is no failure."""
+        least, most = _PROFILE_CALLS
+        calls = _calls_in(_PROFILE_SECONDS, np.concatenate(list(self.rounds.values())))
+        request = protocol.Profile(
+            threads=self._threads, batch=self._plan.batch[0], calls=min(max(calls, least), most), trace=str(trace)
+        )
+        self._profiled = self._worker.ask(request, protocol.Profiled)
+        self._trace = trace if self._profiled.profile is not None and trace.exists() else None
+
+    @_while_well
+    def finish(self) -> None:
+        """Let the worker end."""
         self._peak_rss_bytes = self._worker.ask(protocol.Finish(), protocol.Finished).peak_rss_bytes
 
-    def timing(self, reference: Turns, host_load: HostLoad) -> ParticipantTiming:
-        """All results, paired with those of the ``reference`` in the same rounds."""
-        timing = Timing(
-            latency=self.latency(),
-            reference_latency=reference.latency(),
-            speedup=speedup_by_round(reference.rounds, self.rounds),
-            throughput_per_s=self._throughput_per_s,
-            peak_rss_bytes=self._peak_rss_bytes,
-            load_seconds=self._load_seconds or 0.0,
-            host_load=host_load,
-        )
-        return ParticipantTiming(timing=timing, outputs=self._outputs, rounds=self.rounds)
-
-    def latency(self) -> Latency:
-        """Percentiles over all blocks."""
-        samples_ns = np.concatenate(list(self.rounds.values()))
-        return summarise(samples_ns, self._plan.batch[0], self._threads, self._settled)
-
-    def _fail(self, error: SlipwayError) -> None:
+    def leave(self, error: SlipwayError) -> None:
+        """Take no further part, because of ``error``; without the reference nobody can."""
         if self._is_reference:
             raise InfrastructureError(f"the reference cannot be timed: {error}") from error
         self.error = error
         self._running.close()  # a worker that hangs would disturb the others
 
-    def _open(self, threads: int) -> Nanoseconds:
+    def speedup_over(self, other: Turns) -> Interval:
+        """How many times faster than ``other`` in the rounds so far, at least two."""
+        return speedup_by_round(other.rounds, self.rounds)
+
+    def timing(self, reference: Turns, host_load: HostLoad) -> ParticipantTiming:
+        """All results, paired with those of the ``reference`` in the same rounds."""
+        assert self._first_load is not None
+        best = {str(batch): self._best_rate(batch) for batch in self._plan.batch}
+        timing = Timing(
+            latency=self.latency(),
+            reference_latency=reference.latency(),
+            speedup=self.speedup_over(reference),
+            throughput_per_s=best,
+            throughput=tuple(self._throughput),
+            scenario=self._scenario,
+            peak_rss_bytes=self._peak_rss_bytes,
+            load_seconds=self._first_load.load_seconds,
+            first_inference_seconds=self._first_load.first_inference_seconds,
+            host_load=host_load,
+        )
+        profiled = self._profiled
+        return ParticipantTiming(timing, self._outputs, self.rounds, profiled.profile, self._trace, profiled.reason)
+
+    def latency(self) -> Latency:
+        """Percentiles over all blocks; settled if most of the warm-ups did."""
+        samples_ns = np.concatenate(list(self.rounds.values()))
+        settled = 2 * sum(self._settled) > len(self._settled)
+        return summarise(samples_ns, self._plan.batch[0], self._threads, settled)
+
+    def _best_rate(self, batch: int) -> float:
+        return max(rate.examples_per_s for rate in self._throughput if rate.batch == batch)
+
+    def _try(self, threads: int) -> Nanoseconds:
         """Load and warm up with ``threads``; the samples of a quick trial, about a block long."""
-        loaded = self._worker.ask(protocol.Load(threads=threads, batch=self._plan.batch[0]), protocol.Loaded)
-        if self._load_seconds is None:  # a later load finds the file cached and the runtime set up
-            self._load_seconds = loaded.load_seconds
-        self._settled = self._worker.ask(
-            protocol.WarmUp(max_seconds=self._plan.warm_up_seconds), protocol.Settled
-        ).settled
-        self._threads = threads
+        self._open(threads, _WINDOW_SECONDS, self._plan.warm_up_seconds)
         return self._time(max(_TRIAL_CALLS, _calls_in(self._plan.block_ms / 1e3, self._time(_TRIAL_CALLS))))
+
+    def _open(self, threads: int, window_seconds: float, max_seconds: float) -> None:
+        loaded = self._worker.ask(protocol.Load(threads=threads, batch=self._plan.batch[0]), protocol.Loaded)
+        self._first_load = self._first_load or loaded  # a later load finds the file cached and the runtime set up
+        request = protocol.WarmUp(window_seconds=window_seconds, max_seconds=max_seconds)
+        self._settled.append(self._worker.ask(request, protocol.Settled).settled)
 
     def _time(self, calls: int) -> Nanoseconds:
         samples = np.array(self._worker.ask(protocol.Block(calls=calls), protocol.Samples).ns, dtype=np.int64)
         if len(samples) != calls:
-            raise InfrastructureError(f"worker {self._participant.name} timed {len(samples)} of {calls} calls; mend it")
+            raise InfrastructureError(f"worker {self.participant.name} timed {len(samples)} of {calls} calls; mend it")
         return samples
 
 

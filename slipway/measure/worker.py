@@ -13,14 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
-from slipway.errors import InfrastructureError
+from slipway.errors import InfrastructureError, UnsupportedError
 from slipway.measure import protocol
 from slipway.measure.arrays import Arrays, Infer, write_arrays
 from slipway.measure.latency import time_calls, warm_up
-from slipway.records import Record
+from slipway.measure.loadgen import run_scenario
+from slipway.measure.throughput import examples_per_s
+from slipway.records import Profile, Record
 
 Load: TypeAlias = Callable[[int], AbstractContextManager[Infer]]
 Inputs: TypeAlias = Callable[[int], Arrays]
+ProfileCalls: TypeAlias = Callable[[int, Arrays, int, Path], Profile]
 
 # Before a block: idle thread pools of the worker that ran last still spin for a few milliseconds, and its data
 # fills the caches. The untimed calls are always as many: calls for some length of time would mostly end with a slow
@@ -29,14 +32,15 @@ _PAUSE_SECONDS = 0.005
 _LEAD_IN_CALLS = 2
 
 
-def serve(load: Load, inputs: Inputs, stdin: TextIO, stdout: TextIO) -> int:
+def serve(load: Load, inputs: Inputs, profile: ProfileCalls, stdin: TextIO, stdout: TextIO) -> int:
     """Answer requests from ``stdin`` on ``stdout`` until told to finish or ``stdin`` ends; the process's exit status.
 
-    ``load(threads)`` opens the engine and ``inputs(batch)`` gives that many examples. Whatever they import should be
+    ``load(threads)`` opens the engine, ``inputs(batch)`` gives that many examples, and ``profile(threads, arrays,
+    calls, trace)`` runs it under its runtime's profiler, which writes ``trace``. Whatever they import should be
     imported before, so that it does not count as loading. An exception is told on ``stdout``, with its trace on
     stderr, and ends the loop with status 1.
     """
-    with _Worker(load, inputs) as worker:
+    with _Worker(load, inputs, profile) as worker:
         _say(stdout, protocol.Ready())
         for line in stdin:
             try:
@@ -61,12 +65,13 @@ def claim_stdout() -> TextIO:
 class _Worker:
     """The engine that is open, and the call that is timed."""
 
-    def __init__(self, load: Load, inputs: Inputs) -> None:
+    def __init__(self, load: Load, inputs: Inputs, profile: ProfileCalls) -> None:
         self._load = load
         self._inputs = inputs
+        self._profile = profile
         self._opened = ExitStack()
-        self._infer: Infer = _nothing_loaded
-        self._run_once: Callable[[], Arrays] = partial(_nothing_loaded, {})
+        self._run_once: Callable[[], Arrays] = _nothing_loaded
+        self._alone_rss_bytes: int | None = None
 
     def __enter__(self) -> _Worker:
         return self
@@ -75,49 +80,78 @@ class _Worker:
         self._close()
 
     def answer(self, request: protocol.Request) -> Record:
+        answer: Record
         match request:
             case protocol.Load():
-                return self._open(request.threads, request.batch)
+                answer = self._open(request.threads, request.batch)
             case protocol.WarmUp():
-                return protocol.Settled(settled=warm_up(self._run_once, max_seconds=request.max_seconds))
+                settled = warm_up(self._run_once, request.window_seconds, request.max_seconds)
+                answer = protocol.Settled(settled=settled)
             case protocol.Block():
                 _lead_in(self._run_once)
-                return protocol.Samples(ns=tuple(time_calls(self._run_once, request.calls).tolist()))
-            case protocol.Throughput():
-                return protocol.Rate(examples_per_s=self._examples_per_s(request.batch, request.seconds))
+                answer = protocol.Samples(ns=tuple(time_calls(self._run_once, request.calls).tolist()))
             case protocol.Check():
-                return protocol.Outputs(npz=_encoded(self._run_once()))
+                answer = protocol.Outputs(npz=_encoded(self._run_once()))
+            case protocol.Throughput():
+                answer = self._throughput(request)
+            case protocol.Scenario():
+                answer = self._scenario(request)
+            case protocol.Profile():
+                answer = self._profiled(request)
             case protocol.Finish():
                 self._close()
-                return protocol.Finished(peak_rss_bytes=_peak_rss_bytes())
+                answer = protocol.Finished(peak_rss_bytes=self._alone_rss_bytes or _peak_rss_bytes())
+        return answer
 
     def _open(self, threads: int, batch: int) -> protocol.Loaded:
         self._close()  # before the next one opens: two engines at once would count as memory
         arrays = self._inputs(batch)
         start = time.perf_counter()
-        self._infer = self._opened.enter_context(self._load(threads))
-        seconds = time.perf_counter() - start
-        self._run_once = partial(self._infer, arrays)
-        return protocol.Loaded(load_seconds=seconds)
+        infer = self._opened.enter_context(self._load(threads))
+        opened = time.perf_counter()
+        infer(arrays)
+        answered = time.perf_counter()
+        self._run_once = partial(infer, arrays)
+        return protocol.Loaded(load_seconds=opened - start, first_inference_seconds=answered - opened)
 
     def _close(self) -> None:
-        self._infer = _nothing_loaded  # a reference left here would keep the engine's memory
-        self._run_once = partial(_nothing_loaded, {})
+        self._run_once = _nothing_loaded  # a reference left here would keep the engine's memory
         self._opened.close()
 
-    def _examples_per_s(self, batch: int, seconds: float) -> float:
-        run_once = partial(self._infer, self._inputs(batch))
-        _lead_in(run_once)
-        start = now = time.perf_counter()
-        calls = 0
-        while now - start < seconds:
-            run_once()
-            calls += 1
-            now = time.perf_counter()
-        return calls * batch / (now - start)
+    def _throughput(self, request: protocol.Throughput) -> protocol.Rate:
+        self._close()
+        if request.streams > 1:
+            self._note_peak_rss()
+        arrays = self._inputs(request.batch)
+        with ExitStack() as opened:
+            infers = [opened.enter_context(self._load(request.threads)) for _ in range(request.streams)]
+            callers = [partial(infer, arrays) for infer in infers]
+            return protocol.Rate(examples_per_s=examples_per_s(callers, request.batch, request.seconds))
+
+    def _scenario(self, request: protocol.Scenario) -> protocol.Concluded:
+        self._close()
+        self._note_peak_rss()
+        arrays = self._inputs(request.batch)
+        with self._load(request.threads) as infer:
+            return protocol.Concluded(scenario=run_scenario(request, partial(infer, arrays)))
+
+    def _profiled(self, request: protocol.Profile) -> protocol.Profiled:
+        self._close()
+        self._note_peak_rss()
+        arrays = self._inputs(request.batch)
+        try:
+            profile = self._profile(request.threads, arrays, request.calls, Path(request.trace))
+        except UnsupportedError as error:
+            return protocol.Profiled(profile=None, reason=_first_line(error))
+        return protocol.Profiled(profile=profile)
+
+    def _note_peak_rss(self) -> None:
+        """Keep the peak of one engine alone, before several are open or a tool adds its own."""
+        if self._alone_rss_bytes is None:
+            self._alone_rss_bytes = _peak_rss_bytes()
 
 
-def _nothing_loaded(_: Arrays) -> Arrays:
+def _nothing_loaded() -> Arrays:
     raise InfrastructureError("nothing is loaded; ask the worker to load first")
 
 

@@ -9,12 +9,16 @@ from slipway.records.source import Parity
 
 
 class Predictions(Record):
-    """Outputs and targets over a whole data set, kept so that candidates compare without running again."""
+    """Outputs and targets over a whole data set, kept so that candidates compare without running again.
+
+    ``probe`` holds some random examples with their inputs, on which a hopeless candidate is found early.
+    """
 
     artifact: Artifact
     metric: str
     value: float
     n: int
+    probe: Artifact | None = None
 
 
 class ClassAccuracy(Record):
@@ -49,6 +53,11 @@ class Accuracy(Record):
     worst_class: str | None = None
     per_class: tuple[ClassAccuracy, ...] = ()
     available: int | None = None
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the candidate was given up before the end of the test set."""
+        return self.available is not None and self.n < self.available
 
 
 class Validated(Record):

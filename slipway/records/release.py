@@ -46,6 +46,7 @@ class TargetOutcome(Record):
     reference_value: float
     reference_latency: Latency | None
     candidates: tuple[Evidence, ...]
+    reference_trace: Artifact | None = None
 
 
 class Release(Record):

@@ -84,10 +84,14 @@ class CandidateSpec(Record):
 
 
 class Built(Record):
-    """An engine file; its digest identifies the candidate."""
+    """An engine file; its digest identifies the candidate.
+
+    ``parity`` is that with the reference at the edges of the dynamic dimensions; None of the reference itself.
+    """
 
     spec: CandidateSpec
     artifact: Artifact
     options: dict[str, Option]
     engine_version: str
     notes: tuple[str, ...] = ()
+    parity: Parity | None = None

@@ -65,57 +65,6 @@ def candidate_json(evidence: Evidence, registered: str | None) -> dict[str, obje
     }
 
 
-def explanation(evidence: Evidence) -> dict[str, list[str]]:
-    """Everything known about one candidate, under headings, for a person to read."""
-    sections = {
-        "What it is": [
-            f"engine file sha256 {evidence.digest or 'none: it was never built'}",
-            f"{evidence.spec.engine} {evidence.engine_version or ''}, options {evidence.options or 'none'}",
-            f"made from {evidence.model_uri}, model sha256 {evidence.model_digest}",
-            f"test data md5 {evidence.data_md5}, calibration md5 {evidence.calibration_md5 or 'none'}",
-            f"code revision {evidence.code_revision}",
-            f"measured on {evidence.hardware.cpu}, {evidence.hardware.cores} cores",
-            *evidence.notes,
-        ],
-        "Gates": [
-            f"{name}: {gate.verdict}: {reason}" for name, gate in evidence.gates.items() for reason in gate.reasons
-        ],
-    }
-    return sections | {"Accuracy": _accuracy_lines(evidence), "Speed": _speed_lines(evidence)}
-
-
-def _accuracy_lines(evidence: Evidence) -> list[str]:
-    accuracy, parity = evidence.accuracy, evidence.parity
-    if accuracy is None or parity is None:
-        return ["not measured"]
-    return [
-        f"{accuracy.metric} {accuracy.value:.4f}, reference {accuracy.reference_value:.4f}, n={accuracy.n}",
-        f"drop {accuracy.drop:+.4f}, between {accuracy.drop_lower:+.4f} and {accuracy.drop_upper:+.4f} "
-        f"(each bound at {accuracy.confidence:.0%}, {accuracy.method})",
-        f"changed answers: {accuracy.flips if accuracy.flips is not None else 'not applicable'}; "
-        f"worst class: {accuracy.worst_class or 'none'}",
-        f"outputs differ by at most {parity.max_abs_diff:.4g}, cosine {parity.cosine:.6f}",
-    ]
-
-
-def _speed_lines(evidence: Evidence) -> list[str]:
-    timing = evidence.timing
-    if timing is None:
-        return ["not measured"]
-    latency, reference, speedup = timing.latency, timing.reference_latency, timing.speedup
-    executed = ", ".join(f"{count} in {name}" for name, count in evidence.executed_precision.items())
-    return [
-        f"p50 {latency.p50_ms:.3f} ms, batch {latency.batch}, {latency.threads} threads, {latency.samples} samples; "
-        f"reference {reference.p50_ms:.3f} ms with {reference.threads} threads",
-        f"{speedup.value:.2f}x the reference's speed, 95% interval {speedup.lower:.2f} to {speedup.upper:.2f}",
-        f"compute layers executed: {executed or 'this runtime does not tell'}",
-        f"examples per second by batch: {timing.throughput_per_s}",
-        f"loads in {timing.load_seconds:.2f} s, peak memory {timing.peak_rss_bytes / 2**20:.0f} MiB",
-        f"host load {timing.host_load.load_1m_before:.1f} before, {timing.host_load.load_1m_after:.1f} after, "
-        f"steal {timing.host_load.steal_share:.1%}",
-    ]
-
-
 HEADINGS = ("", "variant", "engine", "accuracy", "drop ≤", "p50 ms", "p99 ms", "speed-up", "size MB", "verdict")
 
 

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
-from slipway.config import TargetParams
+from slipway.config import LatencyParams, TargetParams
 from slipway.errors import RejectedError, SlipwayError
-from slipway.measure.accuracy import load_predictions
 from slipway.measure.parity import compare_outputs
-from slipway.measure.sessions import Participant, ParticipantTiming, TimingPlan, run_session
-from slipway.records import Built, DataSource, Decision, Failure, Hardware, Record, Timed, Validated, Verdict
-from slipway.steps.export import first
+from slipway.measure.predictions import load_predictions
+from slipway.measure.sessions import Participant, ParticipantTiming, SessionTimings, TimingPlan, run_session
+from slipway.records import (
+    Artifact,
+    Built,
+    DataSource,
+    Decision,
+    Failure,
+    Hardware,
+    Profile,
+    Record,
+    Timed,
+    Validated,
+    Verdict,
+)
+from slipway.steps.edges import first
 from slipway.steps.outcomes import failure
 from slipway.steps.progress import meter
 from slipway.stores.objects import ObjectStore
@@ -26,12 +41,15 @@ from slipway.stores.registry import Registry
 
 # Thread counts change the order of sums, and with it the last bits; int8 rounding makes whole steps of some of them.
 SAME_ANSWER_COSINE = 0.999
+LARGEST_PLAIN_TRACE_BYTES = 1_000_000
 
 
 class Timings(Record):
-    """Per candidate digest, its timing or why there is none."""
+    """Per candidate digest, its timing or why there is none; and what the reference executed."""
 
     by_digest: dict[str, Timed | Failure]
+    reference_profile: Profile | None = None
+    reference_trace: Artifact | None = None
 
     def of(self, built: Built | Failure) -> Timed | Failure:
         """The timing of a candidate; of one that was not timed, that this is so."""
@@ -41,36 +59,52 @@ class Timings(Record):
         return Failure(step="benchmark", decision=Decision(verdict=Verdict.SKIPPED, reasons=(reason,)))
 
 
-def benchmark(
+def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both limits on the time it takes
     objects: ObjectStore,
     target: TargetParams,
+    latency: LatencyParams,
     data: DataSource,
     reference: Built,
     candidates: Sequence[tuple[Built, Validated]],
     champion: Built | None,
+    budget_seconds: float | None = None,
 ) -> Timings:
-    """Time all candidates against the reference, and against the champion where there is one.
+    """Time all candidates against the reference, and against the champion where there is one; profile each.
 
-    Only one benchmark runs per host at a time, whichever project or process starts it.
+    Only one benchmark runs per host at a time, whichever project or process starts it. Under a budget, candidates that
+    are clearly slower than the others are SKIPPED before they are measured in full.
 
     Raises:
+        BadInputError: there are fewer CPUs than threads asked for, or LoadGen is asked for and not installed.
         InfrastructureError: the reference could not be timed.
     """
-    plan = TimingPlan(threads=target.threads, batch=target.batch)
     files = {built.artifact.digest: built for built, _ in candidates}
-    timed = [*files.values(), *([champion] if champion else [])]
-    with host_to_itself():
+    participants = [_participant(objects, built, data, str(built.spec)) for built in files.values()]
+    if champion:
+        participants.append(replace(_participant(objects, champion, data, "champion"), stays=True))
+    with host_to_itself(), objects.new_dir() as traces:
         session = run_session(
             _participant(objects, reference, data, "reference"),
-            [_participant(objects, built, data, str(built.spec)) for built in timed],
-            plan,
+            participants,
+            _plan(target, latency, budget_seconds),
             os.sched_getaffinity(0),
+            traces,
             meter(f"target {reference.spec.target}", "benchmark"),
         )
-    results = dict(zip((built.artifact.digest for built in timed), session.candidates, strict=True))
-    base = results[champion.artifact.digest] if champion else None
-    answers = {built.artifact.digest: load_predictions(objects.path(done.predictions))[0] for built, done in candidates}
-    return Timings(by_digest={digest: _timed(results[digest], base, answers[digest]) for digest in files})
+        kept: dict[Path | None, Artifact] = {
+            one.trace: _kept(objects, one.trace) for one in _measured(session) if one.trace
+        }
+    results = dict(zip(files, session.candidates, strict=False))  # the champion comes last
+    base = session.candidates[-1] if champion else None
+    answers = {
+        built.artifact.digest: load_predictions(objects.path(done.predictions), target.batch[0])[0]
+        for built, done in candidates
+    }
+    return Timings(
+        by_digest={digest: _timed(results[digest], base, answers[digest], kept) for digest in files},
+        reference_profile=session.reference.profile,
+        reference_trace=kept.get(session.reference.trace),
+    )
 
 
 def find_champion(
@@ -101,16 +135,44 @@ def host_to_itself() -> Iterator[None]:
         yield
 
 
+def _plan(target: TargetParams, latency: LatencyParams, budget_seconds: float | None) -> TimingPlan:
+    return TimingPlan(
+        threads=target.threads,
+        batch=target.batch,
+        streams=target.streams,
+        samples=latency.samples,
+        budget_seconds=min(latency.budget_s, budget_seconds or latency.budget_s),
+        halving=budget_seconds is not None,
+        scenario=None if latency.scenario == "interleaved" else latency.scenario,
+        server_per_s=latency.server_per_s,
+    )
+
+
 def _participant(objects: ObjectStore, built: Built, data: DataSource, name: str) -> Participant:
     path = objects.path(built.artifact)
     command = (sys.executable, "-m", "slipway.steps.timed_engine", built.spec.engine, str(path), data.path)
     return Participant(name=name, argv=command)
 
 
+def _measured(session: SessionTimings) -> list[ParticipantTiming]:
+    return [one for one in (session.reference, *session.candidates) if isinstance(one, ParticipantTiming)]
+
+
+def _kept(objects: ObjectStore, trace: Path) -> Artifact:
+    """The trace in the object store, compressed where it is large; its viewers read both."""
+    if trace.stat().st_size <= LARGEST_PLAIN_TRACE_BYTES:
+        return objects.put(trace, "trace.json")
+    compressed = trace.with_suffix(".json.gz")
+    with trace.open("rb") as plain, gzip.open(compressed, "wb") as packed:
+        shutil.copyfileobj(plain, packed)
+    return objects.put(compressed, "trace.json.gz")
+
+
 def _timed(
     result: ParticipantTiming | SlipwayError,
     champion: ParticipantTiming | SlipwayError | None,
     validated: Mapping[str, np.ndarray],
+    kept: Mapping[Path | None, Artifact],
 ) -> Timed | Failure:
     try:
         if isinstance(result, SlipwayError):
@@ -119,7 +181,7 @@ def _timed(
     except SlipwayError as error:
         return failure("benchmark", error)
     over = result.speedup_over(champion) if isinstance(champion, ParticipantTiming) else None
-    return Timed(timing=result.timing, over_champion=over)
+    return Timed(timing=result.timing, over_champion=over, profile=result.profile, trace=kept.get(result.trace))
 
 
 def _check_same_answers(validated: Mapping[str, np.ndarray], timed: Mapping[str, np.ndarray]) -> None:

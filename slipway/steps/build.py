@@ -5,16 +5,25 @@ from __future__ import annotations
 from slipway.engines import engine
 from slipway.engines.base import BuildOptions
 from slipway.errors import UnsupportedError
-from slipway.records import Built, CandidateSpec, Failure, ModelSource, Signature, VariantFile
+from slipway.records import Built, CandidateSpec, DataSource, Failure, ModelSource, Signature, VariantFile
+from slipway.steps.engine_parity import check_engine
 from slipway.steps.outcomes import failure
 from slipway.stores.objects import ObjectStore
 
 
-def build(objects: ObjectStore, spec: CandidateSpec, file: VariantFile, signature: Signature) -> Built:
-    """Build the engine file of ``spec`` from ``file``.
+def build(
+    objects: ObjectStore,
+    spec: CandidateSpec,
+    file: VariantFile,
+    signature: Signature,
+    reference: Built,
+    data: DataSource,
+) -> Built:
+    """Build the engine file of ``spec`` from ``file``, and hold it against the reference on a few examples of ``data``.
 
     Raises:
         UnsupportedError: the engine is not available here, or cannot execute the variant.
+        RejectedError: the engine computes something else; for fp32 the first operator that differs is named.
     """
     runtime = engine(spec.engine)
     with objects.new_dir() as folder:
@@ -22,13 +31,14 @@ def build(objects: ObjectStore, spec: CandidateSpec, file: VariantFile, signatur
         options = runtime.build(
             objects.path(file.artifact), out, BuildOptions(variant=spec.variant, signature=signature)
         )
-        return Built(
+        built = Built(
             spec=spec,
             artifact=objects.put(out),
             options=options,
             engine_version=runtime.availability().version or "",
             notes=file.notes,
         )
+    return built.model_copy(update={"parity": check_engine(objects, built, file, reference, data, signature)})
 
 
 def refusal(spec: CandidateSpec) -> Failure | None:

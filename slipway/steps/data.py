@@ -1,14 +1,15 @@
-"""Check the data of a release: the bytes are those that DVC tracks, and calibration has seen no test example."""
+"""Check the data of a release: as DVC tracks them, as the model takes them, and calibration saw no test example."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.errors import BadInputError
-from slipway.records import DataSource, Record
-from slipway.stores.datasets import overlap
+from slipway.records import DataSource, Record, Signature, TensorSpec
+from slipway.stores.datasets import Batch, batches, overlap
 from slipway.stores.tracking import verify
+
+CHECKED_BATCH = 1024
 
 
 class CheckedData(Record):
@@ -18,21 +19,42 @@ class CheckedData(Record):
     calibration: DataSource | None
 
 
-def check_data(test: Path, calibration: Path | None, input_names: Sequence[str]) -> CheckedData:
-    """Hash both directories against their tracking records.
+def check_data(test: Path, calibration: Path | None, signature: Signature) -> CheckedData:
+    """Hash both directories against their tracking records, and read every shard once before any model runs.
 
     Raises:
         TamperedError: a file differs from what is tracked; it is named.
-        BadInputError: a directory is missing or untracked, or calibration and test share examples.
+        BadInputError: a directory is missing, untracked or without examples, an array is missing, not finite, unlike
+            those of other shards or not what the signature takes, or calibration and test share examples.
     """
     test_source = verify(test)
+    _check_arrays(test, signature, with_target=True)
     if calibration is None:
         return CheckedData(test=test_source, calibration=None)
     calibration_source = verify(calibration)
-    shared = overlap(calibration, test, input_names)
+    _check_arrays(calibration, signature, with_target=False)
+    shared = overlap(calibration, test, [spec.name for spec in signature.inputs])
     if shared:
         raise BadInputError(
             f"{calibration} and {test} share {shared} examples: a quantized model calibrated on its own exam proves "
             "nothing; remove them from the calibration set and track it again with `dvc add`"
         )
     return CheckedData(test=test_source, calibration=calibration_source)
+
+
+def _check_arrays(directory: Path, signature: Signature, *, with_target: bool) -> None:
+    names = [spec.name for spec in signature.inputs]
+    for batch in batches(directory, names, CHECKED_BATCH, with_target=with_target):
+        for spec in signature.inputs:
+            _check_fits(batch, spec)
+
+
+def _check_fits(batch: Batch, spec: TensorSpec) -> None:
+    array = batch.inputs[spec.name]
+    found, wanted = array.shape[1:], spec.shape[1:]
+    fits = len(found) == len(wanted) and all(size in {-1, length} for length, size in zip(found, wanted, strict=True))
+    if not fits or array.dtype != spec.dtype:
+        raise BadInputError(
+            f"{batch.path}: array {spec.name!r} is {array.dtype}{list(found)} per example, the model's input is "
+            f"{spec.dtype}{list(wanted)}; convert the data, or release the model that fits them"
+        )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from slipway.engines import engine
-from slipway.engines.base import Arrays, RunOptions
+from slipway.engines.base import RunOptions
 from slipway.engines.torch_eager import load_module
+from slipway.errors import RejectedError
+from slipway.exports.calling import TRACED_BATCH
 from slipway.exports.onnx import export_onnx
 from slipway.exports.program import export_program
 from slipway.exports.torchscript import export_torchscript
-from slipway.measure.parity import check_export
-from slipway.records import DataSource, Exported, Form, ModelSource
+from slipway.measure.parity import ParityAccumulator, require_close
+from slipway.records import DataSource, Exported, Form, ModelSource, Parity, Signature
+from slipway.steps.edges import answers_to, cases
+from slipway.steps.wrong_operator import in_export
 from slipway.stores.datasets import examples
 from slipway.stores.objects import ObjectStore
 
@@ -21,38 +23,36 @@ EXPORTERS = {Form.PROGRAM: export_program, Form.TORCHSCRIPT: export_torchscript,
 FILE_NAMES = {Form.PROGRAM: "model.pt2", Form.TORCHSCRIPT: "model.ts", Form.ONNX: "model.onnx"}
 # The engine that runs a freshly exported file as it is, before any engine's own optimisation.
 CHECKED_BY = {Form.PROGRAM: "torch", Form.TORCHSCRIPT: "torchscript", Form.ONNX: "onnxruntime"}
-CHECKED_BATCHES = (1, 3)
 
 
 def export(objects: ObjectStore, source: ModelSource, form: Form, data: DataSource) -> Exported:
-    """Write the model as ``form`` and check it at batch sizes 1 and 3 on examples of ``data``.
+    """Write the model as ``form`` and check it on examples of ``data`` at the edges of its dynamic dimensions.
 
     Raises:
-        RejectedError: the model cannot be exported, or the export answers differently from eager PyTorch.
+        RejectedError: the model cannot be exported, or the export answers differently from eager PyTorch; the first
+            operator that differs is named.
     """
-    names = [spec.name for spec in source.signature.inputs]
-    sample = examples(Path(data.path), names, max(CHECKED_BATCHES))
-    module = load_module(objects.path(source.program))
+    program = objects.path(source.program)
+    sample = examples(Path(data.path), [spec.name for spec in source.signature.inputs], TRACED_BATCH)
     with objects.new_dir() as folder:
         out = folder / FILE_NAMES[form]
-        exporter = EXPORTERS[form](module, first(sample, 2), source.signature, out)
-        reference = _run("torch", objects.path(source.program), sample)
-        candidate = _run(CHECKED_BY[form], out, sample)
-        parity = check_export(reference, candidate).model_copy(update={"n": sum(CHECKED_BATCHES)})
+        exporter = EXPORTERS[form](load_module(program), sample, source.signature, out)
+        parity = _check(program, out, form, data, source.signature)
         return Exported(form=form, artifact=objects.put(out), parity=parity, exporter=exporter)
 
 
-def first(arrays: Arrays, count: int) -> dict[str, np.ndarray]:
-    """The first ``count`` examples of a batch."""
-    return {name: array[:count] for name, array in arrays.items()}
-
-
-def _run(name: str, path: Path, sample: Arrays) -> dict[str, np.ndarray]:
-    batches = [first(sample, size) for size in CHECKED_BATCHES]
-    with engine(name).load(path, RunOptions()) as session:
-        answers = [session.infer(batch) for batch in batches]
-    return {
-        f"{output}@batch{size}": answer[output]
-        for size, answer in zip(CHECKED_BATCHES, answers, strict=True)
-        for output in answer
-    }
+def _check(program: Path, out: Path, form: Form, data: DataSource, signature: Signature) -> Parity:
+    parity = ParityAccumulator()
+    with (
+        engine("torch").load(program, RunOptions()) as eager,
+        engine(CHECKED_BY[form]).load(out, RunOptions()) as session,
+    ):
+        for case in cases(eager, data, signature):
+            answers = answers_to(case, session, "export")
+            try:
+                require_close(case.reference, answers)
+            except RejectedError as error:
+                told = in_export(program, out, form, case.inputs, signature)
+                raise RejectedError(f"export is wrong at {case.where}: {error}; {told}") from error
+            parity.add(case.reference, answers)
+    return parity.result()

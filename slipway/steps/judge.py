@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slipway.config import AccuracyParams, TargetParams
+from slipway.config import Params, TargetParams
 from slipway.decisions.choice import choose
 from slipway.decisions.gates import accuracy_gate, combine, regression_gate, slo_gates, timing_gate
+from slipway.decisions.parity import parity_gate
+from slipway.decisions.precision import count_precisions, precision_gate
 from slipway.records import (
+    Artifact,
     Built,
     CandidateSpec,
     DataSource,
@@ -18,11 +21,13 @@ from slipway.records import (
     Latency,
     ModelSource,
     Predictions,
+    Profile,
     Record,
     Release,
     TargetOutcome,
     Timed,
     Validated,
+    Verdict,
 )
 
 
@@ -39,20 +44,20 @@ class Context(Record):
 def judge(
     context: Context,
     spec: CandidateSpec,
-    accuracy: AccuracyParams,
-    target: TargetParams,
+    params: Params,
     built: Built | Failure,
     validated: Validated | Failure,
     timed: Timed | Failure,
+    reference_profile: Profile | None = None,
 ) -> Evidence:
     """All evidence on one candidate and the verdict of its gates; what a failed step left unknown is None."""
     done_build = built if isinstance(built, Built) else None
     done_validation = validated if isinstance(validated, Validated) else None
     done_timing = timed if isinstance(timed, Timed) else None
+    gates = _gates(params, spec, done_build, done_validation, done_timing)
     failures = [outcome for outcome in (built, validated, timed) if isinstance(outcome, Failure)]
-    gates = {failure.step: failure.decision for failure in failures[:1]}
-    if done_build and done_validation and done_timing:
-        gates = _gates(accuracy, target, done_build, done_validation, done_timing)
+    if failures and Verdict.FAIL not in {gate.verdict for gate in gates.values()}:
+        gates[failures[0].step] = failures[0].decision
     return Evidence(
         digest=done_build.artifact.digest if done_build else None,
         spec=spec,
@@ -67,33 +72,58 @@ def judge(
         engine_version=done_build.engine_version if done_build else None,
         accuracy=done_validation.accuracy if done_validation else None,
         parity=done_validation.parity if done_validation else None,
-        executed_precision=done_validation.executed_precision if done_validation else {},
+        executed_precision=_executed_precision(done_validation, done_timing),
         timing=done_timing.timing if done_timing else None,
         gates=gates,
         decision=combine(gates),
         notes=done_build.notes if done_build else (),
         signature=context.model.signature,
+        profile=done_timing.profile if done_timing else None,
+        reference_profile=reference_profile if done_timing else None,
+        attachments=_attachments(done_validation, done_timing),
     )
 
 
 def _gates(
-    accuracy: AccuracyParams, target: TargetParams, built: Built, validated: Validated, timed: Timed
+    params: Params, spec: CandidateSpec, built: Built | None, validated: Validated | None, timed: Timed | None
 ) -> dict[str, Decision]:
-    gates = {
-        "accuracy": accuracy_gate(accuracy, validated.accuracy),
-        "timing": timing_gate(timed.timing),
-        **slo_gates(target.slo, timed.timing, built.artifact.size_bytes),
-    }
-    regression = regression_gate(target.max_regression, timed.over_champion)
-    return gates | ({"regression": regression} if regression else {})
+    """The gates of all that was measured, by name."""
+    target, gates = params.targets[spec.target], dict[str, Decision | None]()
+    if validated:
+        gates["parity"] = parity_gate(spec.variant, validated.parity)
+        gates["accuracy"] = accuracy_gate(params.accuracy, validated.accuracy)
+    if built and timed:
+        gates["precision"] = precision_gate(params.precision, spec.variant, timed.profile)
+        gates["timing"] = timing_gate(timed.timing)
+        gates |= slo_gates(target.slo, timed.timing, built.artifact.size_bytes)
+        gates["regression"] = regression_gate(target.max_regression, timed.over_champion)
+    return {name: gate for name, gate in gates.items() if gate is not None}
+
+
+def _executed_precision(validated: Validated | None, timed: Timed | None) -> dict[str, int]:
+    """As the profile tells it, since more runtimes have one; else as the session told it."""
+    if timed and timed.profile:
+        return count_precisions(timed.profile.layers)
+    return validated.executed_precision if validated else {}
 
 
 def _session_options(timed: Timed | None) -> dict[str, bool | int | float | str]:
     return {"threads": timed.timing.latency.threads} if timed else {}
 
 
+def _attachments(validated: Validated | None, timed: Timed | None) -> tuple[Artifact, ...]:
+    """What is kept beside the evidence: the scores example by example, and the trace of the runtime's profiler."""
+    found = (validated.scores if validated else None, timed.trace if timed else None)
+    return tuple(artifact for artifact in found if artifact is not None)
+
+
 def conclude(
-    context: Context, name: str, target: TargetParams, reference: Predictions, candidates: Sequence[Evidence]
+    context: Context,
+    name: str,
+    target: TargetParams,
+    reference: Predictions,
+    candidates: Sequence[Evidence],
+    reference_trace: Artifact | None = None,
 ) -> TargetOutcome:
     """Choose among the candidates of one target."""
     choice = choose(target.objective, candidates)
@@ -109,6 +139,7 @@ def conclude(
         reference_value=reference.value,
         reference_latency=reference_latency,
         candidates=tuple(candidates),
+        reference_trace=reference_trace,
     )
 
 

@@ -13,6 +13,7 @@ from slipway.engines import engine
 from slipway.engines.base import Arrays, RunOptions
 from slipway.measure.arrays import Infer
 from slipway.measure.worker import claim_stdout, serve
+from slipway.records import Profile
 from slipway.stores.datasets import examples
 
 
@@ -33,7 +34,10 @@ def main(name: str, path: Path, data: Path) -> int:
         sample = examples(data, names, batch)
         return {name: np.resize(array, (batch, *array.shape[1:])) for name, array in sample.items()}
 
-    return serve(load, inputs, sys.stdin, stdout)
+    def profile(threads: int, arrays: Arrays, calls: int, trace: Path) -> Profile:
+        return runtime.profile(path, RunOptions(threads=threads), arrays, calls, trace)
+
+    return serve(load, inputs, profile, sys.stdin, stdout)
 
 
 if __name__ == "__main__":

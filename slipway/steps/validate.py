@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from slipway.config import AccuracyParams
 from slipway.engines import engine
-from slipway.engines.base import Arrays, RunOptions
-from slipway.measure.accuracy import compare, load_predictions, predict, save_predictions
-from slipway.measure.metrics import metric
-from slipway.measure.parity import compare_outputs
+from slipway.engines.base import RunOptions, Session
+from slipway.errors import BadInputError
+from slipway.measure.accuracy import compare, kept_of_reference
+from slipway.measure.arrays import Array, Arrays, Joined, write_arrays
+from slipway.measure.metrics import Metric, metric
+from slipway.measure.predictions import save_predictions, written_predictions
+from slipway.measure.probe import ProbeDraw, given_up, hopeless, load_probe
 from slipway.records import Artifact, Built, DataSource, Predictions, Validated
 from slipway.steps.progress import meter
-from slipway.stores.datasets import batches, count
+from slipway.stores.datasets import Batch, batches, count
 from slipway.stores.objects import ObjectStore
 
 VALIDATION_BATCH = 32
@@ -24,12 +25,28 @@ VALIDATION_BATCH = 32
 def evaluate_reference(
     objects: ObjectStore, reference: Built, data: DataSource, policy: AccuracyParams, threads: int
 ) -> Predictions:
-    """Run the reference over ``data`` and keep its outputs, to which every candidate is compared."""
-    outputs, target, _ = _run(objects, reference, "reference", data, threads)
-    value = metric(policy.metric).value(next(iter(outputs.values())), target)
-    return Predictions(
-        artifact=_keep(objects, outputs, target), metric=policy.metric, value=float(value), n=len(target)
-    )
+    """Run the reference over ``data`` and keep its outputs, to which every candidate is compared.
+
+    Raises:
+        BadInputError: the data do not fit the metric, with the file named, or the reference answers NaN.
+    """
+    rule, n = metric(policy.metric), count(Path(data.path))
+    kept, draw = Joined(n), ProbeDraw(n)
+    with objects.new_dir() as folder:
+        path, probe = folder / "predictions.npz", folder / "probe.npz"
+        with _loaded(objects, reference, threads) as session, written_predictions(path) as add:
+            for batch, target in _labelled(data, session, "reference"):
+                outputs = session.infer(batch.inputs)
+                add(outputs, target)
+                kept.add(*_scored(rule, outputs, target, batch.path))
+                draw.add(batch.inputs, outputs, target)
+        return Predictions(
+            artifact=objects.put(path),
+            metric=policy.metric,
+            value=rule.value(kept.arrays),
+            n=n,
+            probe=objects.put(probe) if rule.kind == "binary" and draw.save(probe) else None,
+        )
 
 
 def validate(
@@ -39,44 +56,66 @@ def validate(
     reference: Predictions,
     policy: AccuracyParams,
     threads: int,
+    give_up_drop: float | None = None,
 ) -> Validated:
     """Run one candidate over ``data``; accuracy and parity against the reference's answers.
+
+    A candidate that soon proves to lose more than ``give_up_drop`` is given up; None runs every one to the end. Its
+    predictions, parity and accuracy are then those of the random examples that proved it.
 
     Raises:
         RejectedError: the outputs hold NaN, or their shapes differ from the reference's.
     """
-    outputs, target, executed = _run(objects, built, str(built.spec), data, threads)
-    expected, expected_target = load_predictions(objects.path(reference.artifact))
-    parity = compare_outputs(expected, outputs)
-    accuracy = compare(metric(policy.metric), (expected, expected_target), outputs, policy.confidence)
-    return Validated(
-        accuracy=accuracy,
-        parity=parity,
-        executed_precision=executed,
-        predictions=_keep(objects, outputs, target),
-    )
+    rule, expected = metric(policy.metric), objects.path(reference.artifact)
+    with objects.new_dir() as folder, _loaded(objects, built, threads) as session:
+        found, failed = folder / "predictions.npz", None
+        if give_up_drop is not None and reference.probe is not None:
+            failed = hopeless(session.infer, load_probe(objects.path(reference.probe)), rule, give_up_drop)
+        if failed:
+            part, answers = failed
+            expected = folder / "reference.npz"
+            save_predictions(expected, part.outputs, part.target)
+            save_predictions(found, answers, part.target)
+        else:
+            with written_predictions(found) as add:
+                for batch, target in _labelled(data, session, str(built.spec)):
+                    add(session.infer(batch.inputs), target)
+        comparison = compare(rule, expected, found, policy.confidence)
+        if failed:
+            comparison = given_up(comparison, failed[0].example, reference.n)
+        return Validated(
+            accuracy=comparison.accuracy,
+            parity=comparison.parity,
+            executed_precision=session.executed_precision(),
+            predictions=objects.put(found),
+            scores=_kept_scores(objects, folder / "scores.npz", comparison.scores),
+        )
 
 
-def _run(
-    objects: ObjectStore, built: Built, line: str, data: DataSource, threads: int
-) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, int]]:
-    with engine(built.spec.engine).load(objects.path(built.artifact), RunOptions(threads=threads)) as session:
-        names = [spec.name for spec in session.inputs]
-        outputs, target = predict(session.infer, _pairs(Path(data.path), names, meter(line, "validate")))
-        return outputs, target, session.executed_precision()
+def _loaded(objects: ObjectStore, built: Built, threads: int) -> Session:
+    return engine(built.spec.engine).load(objects.path(built.artifact), RunOptions(threads=threads))
 
 
-def _pairs(directory: Path, names: list[str], told: Callable[[float], None]) -> Iterator[tuple[Arrays, np.ndarray]]:
+def _labelled(data: DataSource, session: Session, line: str) -> Iterator[tuple[Batch, Array]]:
+    """The batches of ``data`` with their targets, while what is done is told."""
+    directory, told = Path(data.path), meter(line, "validate")
     done, total = 0, count(directory)
-    for batch in batches(directory, names, VALIDATION_BATCH):
+    for batch in batches(directory, [spec.name for spec in session.inputs], VALIDATION_BATCH):
         if batch.target is not None:
-            yield batch.inputs, batch.target
+            yield batch, batch.target
         done += len(batch)
         told(done / max(total, done))
 
 
-def _keep(objects: ObjectStore, outputs: dict[str, np.ndarray], target: np.ndarray) -> Artifact:
-    with objects.new_dir() as folder:
-        path = folder / "predictions.npz"
-        save_predictions(path, outputs, target)
-        return objects.put(path)
+def _scored(rule: Metric, outputs: Arrays, target: Array, path: Path | None) -> tuple[Array, ...]:
+    try:
+        return kept_of_reference(rule, next(iter(outputs.values())), target)
+    except BadInputError as error:
+        raise BadInputError(f"metric {rule.name!r} cannot score array 'target' of {path}: {error}") from error
+
+
+def _kept_scores(objects: ObjectStore, path: Path, scores: Arrays | None) -> Artifact | None:
+    if scores is None:
+        return None
+    write_arrays(path, scores)
+    return objects.put(path)

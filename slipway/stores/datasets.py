@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,16 @@ from slipway.errors import BadInputError
 
 Array: TypeAlias = npt.NDArray[np.generic]
 TARGET = "target"
+_Layout: TypeAlias = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some consecutive examples: inputs by name, each of shape (examples, ...), and their targets."""
+    """Some consecutive examples: inputs by name, each of shape (examples, ...), their targets, and the shard's path."""
 
     inputs: dict[str, Array]
     target: Array | None
+    path: Path | None = None
 
     def __len__(self) -> int:
         """How many examples the batch holds."""
@@ -54,20 +56,20 @@ def batches(
         BadInputError: naming the file and array that is missing, unreadable, not finite, of another length, dtype or
             shape than the others.
     """
-    first: dict[str, Array] | None = None
+    first: _Layout | None = None
     for path in shards(directory):
         arrays = _read(path, input_names, with_target=with_target)
-        first = first or {name: array[:0] for name, array in arrays.items()}
+        first = first or _layout(arrays)
         _check_alike(path, arrays, first)
-        inputs = {name: arrays[name] for name in input_names}
-        target = arrays[TARGET] if with_target else None
-        for start in range(0, len(inputs[input_names[0]]), batch_size):
-            part = slice(start, start + batch_size)
-            yield Batch({name: array[part] for name, array in inputs.items()}, None if target is None else target[part])
+        for start in range(0, len(arrays[input_names[0]]), batch_size):
+            # Copied: a view in the hands of whoever took the last batch would keep this shard while the next is read.
+            part = {name: array[start : start + batch_size].copy() for name, array in arrays.items()}
+            yield Batch({name: part[name] for name in input_names}, part[TARGET] if with_target else None, path)
+        del arrays
 
 
 def count(directory: Path) -> int:
-    """How many examples the shards hold, told by their targets alone, which is quick.
+    """How many examples the shards hold, told by the headers of their targets alone, which is quick.
 
     Raises:
         BadInputError: naming the shard that is unreadable, or that there are none.
@@ -75,7 +77,7 @@ def count(directory: Path) -> int:
     total = 0
     for path in shards(directory):
         with _opened(path) as archive:
-            total += len(archive[TARGET]) if TARGET in archive.files else 0
+            total += _rows(archive.zip, TARGET) if archive.zip and TARGET in archive.files else 0
     return total
 
 
@@ -122,11 +124,11 @@ def _regrouped(directory: Path, found: Iterable[Batch], size: int) -> Iterator[d
     """The same examples in groups of ``size``, the last one smaller."""
     parts: list[dict[str, Array]] = []
     held = 0
-    first: dict[str, Array] | None = None
+    first: _Layout | None = None
     for batch in found:
         arrays = {**batch.inputs, **({} if batch.target is None else {TARGET: batch.target})}
         _check(directory, arrays)
-        first = first or {name: array[:0] for name, array in arrays.items()}
+        first = first or _layout(arrays)
         _check_alike(directory, arrays, first)
         parts.append(arrays)
         held += len(batch)
@@ -170,6 +172,15 @@ def _read(path: Path, input_names: Sequence[str], *, with_target: bool) -> dict[
     return arrays
 
 
+def _rows(archive: zipfile.ZipFile, name: str) -> int:
+    """How many rows an array has, told by its header."""
+    with archive.open(f"{name}.npy") as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, _ = read(stream)
+    return shape[0] if shape else 0
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[NpzFile]:
     try:
@@ -191,14 +202,20 @@ def _check(path: Path, arrays: Mapping[str, Array]) -> None:
         raise BadInputError(f"{path}: arrays differ in length ({told}); one entry per example is needed")
 
 
-def _check_alike(path: Path, arrays: Mapping[str, Array], first: Mapping[str, Array]) -> None:
-    if arrays.keys() != first.keys():
+def _layout(arrays: Mapping[str, Array]) -> _Layout:
+    """Dtype and shape per example; not the arrays themselves, which would stay in memory."""
+    return {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
+
+
+def _check_alike(path: Path, arrays: Mapping[str, Array], first: _Layout) -> None:
+    found = _layout(arrays)
+    if found.keys() != first.keys():
         raise BadInputError(
-            f"{path} has arrays {', '.join(sorted(arrays))}, the first {', '.join(sorted(first))}; make them alike"
+            f"{path} has arrays {', '.join(sorted(found))}, the first {', '.join(sorted(first))}; make them alike"
         )
-    for name, array in arrays.items():
-        if (array.dtype, array.shape[1:]) != (first[name].dtype, first[name].shape[1:]):
+    for name, (dtype, shape) in found.items():
+        if (dtype, shape) != first[name]:
             raise BadInputError(
-                f"{path}: array {name!r} is {array.dtype}{list(array.shape[1:])} per example, in the first "
-                f"{first[name].dtype}{list(first[name].shape[1:])}; make them alike"
+                f"{path}: array {name!r} is {dtype}{list(shape)} per example, in the first "
+                f"{first[name][0]}{list(first[name][1])}; make them alike"
             )

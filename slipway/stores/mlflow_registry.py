@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ from slipway.stores.registry import (
     DIGEST_TAG,
     EVIDENCE_TAG,
     PREVIOUS,
+    Attachments,
     ModelVersionRef,
     RecordedRelease,
     RegisteredEngine,
@@ -71,10 +73,16 @@ class MlflowRegistry:
 
     @at_border
     def record_release(
-        self, release: Release, engine_paths: Mapping[str, Path], files: Sequence[Path]
+        self,
+        release: Release,
+        engine_paths: Mapping[str, Path],
+        files: Sequence[Path],
+        attachments: Attachments = MappingProxyType({}),
     ) -> RecordedRelease:
         """See ``Registry.record_release``."""
-        return mlflow_releases.record_release(self._connection, self._pyfunc_code, release, engine_paths, files)
+        return mlflow_releases.record_release(
+            self._connection, self._pyfunc_code, release, engine_paths, files, attachments
+        )
 
     @at_border
     def candidates(self, model_name: str, target: str | None) -> list[Evidence]:

@@ -22,6 +22,7 @@ from slipway.stores.objects import digest_of
 from slipway.stores.registry import (
     DIGEST_TAG,
     EVIDENCE_TAG,
+    Attachments,
     RecordedRelease,
     canonical_json,
     check_digest_prefix,
@@ -49,6 +50,7 @@ def record_release(
     release: Release,
     engine_paths: Mapping[str, Path],
     files: Sequence[Path],
+    attachments: Attachments,
 ) -> RecordedRelease:
     """See ``Registry.record_release``."""
     key = release_key(release)
@@ -66,9 +68,11 @@ def record_release(
             client.log_artifact(run_id, str(file))
         for outcome in release.targets:
             for evidence in outcome.candidates:
-                model_id = _record_candidate(connection, pyfunc_code, release, evidence, engine_paths, run_id)
+                sha256 = evidence_sha256(evidence)
+                attached = attachments.get(sha256, ())
+                model_id = _record_candidate(connection, pyfunc_code, release, evidence, engine_paths, run_id, attached)
                 if model_id is not None:
-                    model_ids[evidence_sha256(evidence)] = model_id
+                    model_ids[sha256] = model_id
         client.log_text(run_id, canonical_json(release), "release.json")
     return RecordedRelease(run_id=run_id, model_ids=model_ids)
 
@@ -132,6 +136,7 @@ def _record_candidate(
     evidence: Evidence,
     engine_paths: Mapping[str, Path],
     parent: str,
+    attached: Sequence[Path],
 ) -> str | None:
     """One child run; with an engine file also a LoggedModel, whose id is returned."""
     client, spec = connection.client, evidence.spec
@@ -148,6 +153,8 @@ def _record_candidate(
     experiment = connection.experiment(EXPERIMENT)
     name = f"{spec.variant}-{spec.engine}"
     with connection.run(experiment, f"{spec.target}: {spec}", tags) as run_id:
+        for file in attached:
+            client.log_artifact(run_id, str(file))
         client.log_text(run_id, canonical_json(evidence), "evidence.json")
         model_id: str | None = None
         if evidence.digest is not None:

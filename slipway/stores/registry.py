@@ -7,7 +7,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 EVIDENCE_TAG = "slipway.evidence_sha256"
 DIGEST_TAG = "slipway.digest"
 DECISION_TAG = "slipway.decision"
+
+Attachments: TypeAlias = Mapping[str, Sequence[Path]]
 
 
 class ModelVersionRef(Record):
@@ -85,10 +88,15 @@ class Registry(Protocol):
         ...
 
     def record_release(
-        self, release: Release, engine_paths: Mapping[str, Path], files: Sequence[Path]
+        self,
+        release: Release,
+        engine_paths: Mapping[str, Path],
+        files: Sequence[Path],
+        attachments: Attachments = MappingProxyType({}),
     ) -> RecordedRelease:
         """Record all evidence, every engine file (``engine_paths`` by digest), and the report's ``files``.
 
+        ``attachments`` are kept beside a candidate's evidence, by its ``evidence_sha256``: profiles, traces, scores.
         The same release recorded again returns the earlier record.
 
         Raises:

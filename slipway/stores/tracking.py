@@ -17,6 +17,7 @@ from slipway.errors import BadInputError, InfrastructureError, TamperedError
 from slipway.records import DataSource
 
 if TYPE_CHECKING:
+    from dvc.config import Config
     from dvc.repo import Repo
 
 REMOTE_NAME = "local"
@@ -38,7 +39,7 @@ def verify(directory: Path, revision: str = GIT_INDEX) -> DataSource:
         TamperedError: its bytes differ from the tracked ones; the files are named where DVC's cache holds the listing.
     """
     if not directory.exists():
-        raise BadInputError(f"data {directory} does not exist; run `dvc pull {directory}`, or check the path")
+        raise BadInputError(f"data {directory} does not exist; {_way_to_get(directory)}, or check the path")
     tracked = _tracked_md5(directory, revision)
     if tracked is None:
         raise BadInputError(f"data {directory} is not tracked by DVC; run `dvc add {directory}`")
@@ -86,7 +87,7 @@ def ensure_remote(root: Path, remote_dir: Path) -> None:
     if not (root / ".dvc").is_dir():
         raise BadInputError(f"{root} is not a DVC repository; run `dvc init` there")
     config = Config(dvc_dir=str(root / ".dvc"))
-    if config["remote"] or config["core"].get("remote"):
+    if _has_remote(config):
         return
     with config.edit("local") as local:
         local.setdefault("remote", {})[REMOTE_NAME] = {"url": str(remote_dir.resolve())}
@@ -97,6 +98,19 @@ def push(directory: Path) -> int:
     """Copy the tracked bytes to the default remote; return how many files were new there."""
     with _repository(directory) as repo:
         return int(_checked(f"`dvc push {directory}`", lambda: repo.push([str(directory.resolve())])))
+
+
+def _has_remote(config: Config) -> bool:
+    return bool(config["remote"] or config["core"].get("remote"))
+
+
+def _way_to_get(directory: Path) -> str:
+    from dvc.config import Config
+
+    pull, root = f"run `dvc pull {directory}`", _root(directory)
+    if root is None or _has_remote(Config(dvc_dir=str(root / ".dvc"))):
+        return pull
+    return f"no DVC remote is configured to pull it from: `dvc remote add --default NAME URL`, then {pull}"
 
 
 def _keep_in_cache(directory: Path, md5: str) -> None:
@@ -214,8 +228,12 @@ def _some(paths: list[str]) -> str:
     return shown + (f" and {len(paths) - MAX_NAMED_FILES} more" if len(paths) > MAX_NAMED_FILES else "")
 
 
+def _root(directory: Path) -> Path | None:
+    return next((folder for folder in directory.resolve().parents if (folder / ".dvc").is_dir()), None)
+
+
 def _repository(directory: Path) -> Repo:
-    root = next((folder for folder in directory.resolve().parents if (folder / ".dvc").is_dir()), None)
+    root = _root(directory)
     if root is None:
         raise BadInputError(f"data {directory} lies in no DVC repository; run `dvc init` at the project's root")
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")

@@ -116,4 +116,4 @@ def test_a_reference_that_cannot_be_judged_is_told_plainly(slipway: Slipway, pro
     ended = slipway("release", MODEL_URI, "--json")
 
     assert (ended.code, ended.object["exit_code"]) == (2, 2)
-    assert ended.object["error"].startswith("outputs (200, 5) and target (200,) differ")
+    assert "cannot score array 'target' of data/test/shard-00000.npz: outputs (32, 5)" in ended.object["error"]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from slipway.stores.registry import (
     DECISION_TAG,
     DIGEST_TAG,
     PREVIOUS,
+    Attachments,
     ModelVersionRef,
     RecordedRelease,
     RegisteredEngine,
@@ -64,6 +66,7 @@ class FakeRegistry:
         self.releases: dict[str, Release] = {}
         self.engines: dict[str, Files] = {}
         self.report_files: dict[str, list[str]] = {}
+        self.attached: dict[str, list[str]] = {}
 
     def check(self) -> None:
         """Memory can always be reached."""
@@ -99,7 +102,11 @@ class FakeRegistry:
         return self._add(name, Version(_model_directory(module, signature, example), tags))
 
     def record_release(
-        self, release: Release, engine_paths: Mapping[str, Path], files: Sequence[Path]
+        self,
+        release: Release,
+        engine_paths: Mapping[str, Path],
+        files: Sequence[Path],
+        attachments: Attachments = MappingProxyType({}),
     ) -> RecordedRelease:
         """See ``Registry.record_release``."""
         key = release_key(release)
@@ -107,6 +114,7 @@ class FakeRegistry:
             check_engine_files(release, engine_paths)
             self.releases[key] = release
             self.report_files[key] = [file.name for file in files]
+            self.attached |= {sha256: [file.name for file in attached] for sha256, attached in attachments.items()}
             self.engines |= {digest: _files(path) for digest, path in engine_paths.items()}
         found = [one for outcome in release.targets for one in outcome.candidates if one.digest is not None]
         return RecordedRelease(run_id=key, model_ids={evidence_sha256(one): f"m-{one.digest}" for one in found})

@@ -64,7 +64,7 @@ def test_the_variants_are_those_that_can_be_made() -> None:
         ),
         (
             LEAST + TARGETS + "accuracy: {max_dorp: 0.1}",
-            "unknown key 'accuracy.max_dorp', did you mean 'max_drop'?; known here: metric, max_drop, min_ratio, confidence",
+            "unknown key 'accuracy.max_dorp', did you mean 'max_drop'?; known here: metric, max_drop, min_ratio",
         ),
         (
             LEAST + "targets: {x86: {engines: [torch], slo: {latency_p99: 5}}}",

@@ -96,11 +96,15 @@ def test_every_parameter_depended_on_exists(stage: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
-def test_every_dependency_is_data_or_what_a_stage_leaves(stage: dict[str, Any]) -> None:
-    data = set(PARAMS["data"].values())
+def test_every_dependency_is_what_a_stage_leaves(stage: dict[str, Any]) -> None:
+    """And never the data, which a fresh clone does not hold, and whose changes DVC may miss."""
     made = [PurePosixPath(out) for one in STAGES.values() for out in outs(one)]
     for dep in map(PurePosixPath, stage.get("deps", [])):
-        assert str(dep) in data or any(dep.is_relative_to(out) or out.is_relative_to(dep) for out in made), dep
+        assert any(dep.is_relative_to(out) or out.is_relative_to(dep) for out in made), dep
+
+
+def test_host_and_data_are_looked_at_every_time() -> None:
+    assert {name for name, stage in STAGES.items() if stage.get("always_changed")} == {"hardware", "verify"}
 
 
 def test_every_step_is_a_stage(step: TyperGroup) -> None:
@@ -121,15 +125,26 @@ def test_every_target_is_released() -> None:
     assert all(set(matrix) == set(PARAMS["targets"]) for matrix in matrices)
 
 
-def test_what_the_accuracy_allows_is_read_when_choosing_and_never_before() -> None:
-    readers = {
+def readers(parameter: str) -> set[str]:
+    """The stages that depend on a parameter, by itself or with the section that holds it."""
+    return {
         name
         for name, stage in STAGES.items()
-        for path in stage.get("params", [])
-        if "accuracy.max_drop".startswith(path) or path == "accuracy.max_drop"
+        if any(f"{parameter}.".startswith(f"{path}.") for path in stage.get("params", []))
     }
 
-    assert readers == {"choose"}
+
+@pytest.mark.parametrize(
+    "limit", ["accuracy.max_drop", "accuracy.min_ratio", "precision.min_executed_share", "targets.x86.slo.size_mb"]
+)
+def test_what_a_gate_allows_is_read_when_choosing_and_never_before(limit: str) -> None:
+    assert readers(limit) == {"choose"}
+
+
+@pytest.mark.parametrize("setting", ["latency.samples", "targets.x86.streams", "targets.x86.batch"])
+def test_how_to_time_is_read_where_engines_are_timed(setting: str) -> None:
+    assert "benchmark@x86" in readers(setting)
+    assert not readers(setting) - {"benchmark@x86", "choose"}
 
 
 @pytest.mark.parametrize("name", ["benchmark", "validate", "build", "reference"])

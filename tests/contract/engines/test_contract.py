@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
 import sys
+import timeit
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from slipway.decisions.precision import count_precisions
 from slipway.engines import ENGINES, engine
 from slipway.engines.base import BuildOptions, RunOptions
 from slipway.errors import BadInputError, UnsupportedError
@@ -23,16 +26,22 @@ from tests.contract.engines.tiny import TinyModel
 
 @dataclass(frozen=True)
 class Case:
-    """An engine, the precision its layers run in for each variant (None where it cannot tell), and what it refuses."""
+    """An engine, the precision its layers run in for each variant, what it refuses, and whether a session can tell."""
 
     engine: str
-    variants: dict[str, str | None]
+    variants: dict[str, str]
     refused: tuple[str, ...] = ()
+    sessions_tell: bool = True
 
 
 CASES = (
-    Case("torch", {"fp32": None, "bf16": None}, refused=("int8-dynamic", "int8-static")),
-    Case("torchscript", {"fp32": None, "bf16": None, "int8-dynamic": None}, refused=("int8-static",)),
+    Case("torch", {"fp32": "fp32", "bf16": "bf16"}, refused=("int8-dynamic", "int8-static"), sessions_tell=False),
+    Case(
+        "torchscript",
+        {"fp32": "fp32", "bf16": "bf16", "int8-dynamic": "int8"},
+        refused=("int8-static",),
+        sessions_tell=False,
+    ),
     Case("onnxruntime", {"fp32": "fp32", "int8-dynamic": "int8", "int8-static": "int8"}, refused=("bf16",)),
     # MatMulInteger has no int8 kernel in OpenVINO's CPU plugin: it runs, in fp32, and says so
     Case("openvino", {"fp32": "fp32", "bf16": "bf16", "int8-dynamic": "fp32", "int8-static": "int8"}),
@@ -85,7 +94,7 @@ def test_one_session_takes_changing_batches(name: str, model: TinyModel, build: 
 
 @each_variant
 def test_variant_stays_near_eager_and_tells_its_precision(
-    name: str, variant: str, precision: str | None, model: TinyModel, build: Build
+    name: str, variant: str, precision: str, model: TinyModel, build: Build
 ) -> None:
     arrays = model.arrays(8)
     with engine(name).load(_or_skip(build, name, model, variant), RunOptions()) as session:
@@ -93,9 +102,75 @@ def test_variant_stays_near_eager_and_tells_its_precision(
         executed = session.executed_precision()
     for output, value in model.reference(arrays).items():
         assert np.abs(outputs[output] - value).max() <= TOLERANCE[variant] * np.abs(value).max()
-    assert sum(executed.values()) == (model.compute_layers if precision else 0)
-    if precision:
-        assert executed.get(precision, 0) >= 1
+    if _case(name).sessions_tell:
+        assert sum(executed.values()) == model.compute_layers
+        assert executed[precision] >= 1
+    else:
+        assert executed == {}
+
+
+@each_variant
+def test_profile_tells_every_layer_that_multiplies_in_the_precision_it_ran_in(
+    name: str, variant: str, precision: str, model: TinyModel, build: Build, tmp_path: Path
+) -> None:
+    path = _or_skip(build, name, model, variant)
+    profile = engine(name).profile(path, RunOptions(), model.arrays(3), calls=20, trace=tmp_path / "trace.json")
+    counted = count_precisions(profile.layers)
+    assert sum(counted.values()) == model.compute_layers
+    assert counted[precision] >= 1
+    with engine(name).load(path, RunOptions()) as session:
+        assert session.executed_precision() in ({}, counted)
+
+
+@each_engine
+def test_profile_is_of_the_calls_asked_for_and_has_plausible_times(
+    name: str, models: dict[str, TinyModel], build: Build, tmp_path: Path
+) -> None:
+    """No operator counts twice, or the layers would take longer than the calls that they were part of."""
+    path, arrays = build(name, models["residual"], "fp32"), models["residual"].arrays(64)
+    with engine(name).load(path, RunOptions()) as session:
+        session.infer(arrays)
+        seconds = [timeit.timeit(lambda: session.infer(arrays), number=1) for _ in range(20)]
+    profile = engine(name).profile(path, RunOptions(), arrays, calls=20, trace=tmp_path / "trace.json")
+    assert (profile.calls, profile.batch, profile.threads) == (20, 64, 1)
+    times_us = [layer.time_us for layer in profile.layers]
+    assert all(time_us is not None and time_us >= 0 for time_us in times_us)
+    assert all(layer.time_us for layer in profile.layers if "conv" in layer.kind.lower())
+    assert 0.2 * min(seconds) < sum(filter(None, times_us)) / 1e6 < 2 * max(seconds)
+    names = [layer.name for layer in profile.layers]
+    assert len(set(names)) == len(names)
+
+
+@each_engine
+def test_trace_of_a_profile_is_a_chrome_trace_of_a_few_calls(
+    name: str, models: dict[str, TinyModel], build: Build, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.json"
+    path, arrays = build(name, models["residual"], "fp32"), models["residual"].arrays(1)
+    engine(name).profile(path, RunOptions(), arrays, calls=30, trace=trace)
+    events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    spans = [event for event in events if event["ph"] == "X"]
+    assert all(event["ts"] >= 0 and event["dur"] >= 0 for event in spans)
+    assert any("conv" in json.dumps(event).lower() for event in spans)
+    assert trace.stat().st_size < 500_000
+
+
+@each_engine
+def test_profiling_prints_nothing(
+    name: str, models: dict[str, TinyModel], build: Build, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, arrays = build(name, models["residual"], "fp32"), models["residual"].arrays(1)
+    capfd.readouterr()
+    engine(name).profile(path, RunOptions(), arrays, calls=2, trace=tmp_path / "trace.json")
+    assert capfd.readouterr() == ("", "")
+
+
+@each_engine
+def test_damaged_file_is_not_profiled(name: str, model: TinyModel, tmp_path: Path) -> None:
+    path = tmp_path / "damaged"
+    path.write_bytes(b"junk" * 100)
+    with pytest.raises(BadInputError, match=rf"^engine {name} wants "):
+        engine(name).profile(path, RunOptions(), model.arrays(1), calls=1, trace=tmp_path / "trace.json")
 
 
 @pytest.mark.parametrize(("name", "variant"), [(case.engine, variant) for case in CASES for variant in case.refused])
@@ -106,7 +181,7 @@ def test_refused_variant_comes_with_its_reason(name: str, variant: str, model: T
 
 @each_variant
 def test_same_source_gives_the_same_bytes(
-    name: str, variant: str, precision: str | None, model: TinyModel, build: Build, tmp_path: Path
+    name: str, variant: str, precision: str, model: TinyModel, build: Build, tmp_path: Path
 ) -> None:
     """A candidate's digest must not depend on when, where, or under what name it was built."""
     first = _or_skip(build, name, model, variant)
@@ -119,8 +194,7 @@ def test_same_source_gives_the_same_bytes(
 
 @each_engine
 def test_variants_differ_in_bytes(name: str, models: dict[str, TinyModel], build: Build) -> None:
-    variants = next(case.variants for case in CASES if case.engine == name)
-    files = [_bytes(_or_skip(build, name, models["residual"], variant)) for variant in variants]
+    files = [_bytes(_or_skip(build, name, models["residual"], variant)) for variant in _case(name).variants]
     assert all(one != other for i, one in enumerate(files) for other in files[:i])
 
 
@@ -236,6 +310,10 @@ def test_a_fresh_process_answers_the_same_quietly_on_the_threads_asked_for(
             np.testing.assert_allclose(fresh[output], value, rtol=1e-6, atol=1e-7)
         if os.cpu_count() != 1:  # some runtimes never start more threads than there are cores
             assert fresh[fresh_process.THREADS_AT_2] > fresh[fresh_process.THREADS_AT_1]
+
+
+def _case(name: str) -> Case:
+    return next(case for case in CASES if case.engine == name)
 
 
 def _or_skip(build: Build, name: str, model: TinyModel, variant: str) -> Path:

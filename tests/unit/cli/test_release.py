@@ -40,9 +40,11 @@ class Flow:
     def __init__(self, verdict: str) -> None:
         self.result = ended_with(verdict)
         self.calls: list[Params] = []
+        self.budget_seconds: float | None = None
 
-    def __call__(self, params: Params) -> ReleaseResult:
+    def __call__(self, params: Params, budget_seconds: float | None = None) -> ReleaseResult:
         self.calls.append(params)
+        self.budget_seconds = budget_seconds
         return self.result
 
 
@@ -171,4 +173,19 @@ def test_the_demo_prepares_its_example_and_releases_it(
 @pytest.mark.usefixtures("prepared")
 def test_the_demo_can_stop_before_the_release(slipway: Slipway, flow: Flow) -> None:
     assert slipway("demo", "--prepare-only").code == 0
+    assert flow.calls == []
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1h30m", 5400), ("2h", 7200)])
+def test_a_budget_is_a_duration(slipway: Slipway, flow: Flow, text: str, seconds: float) -> None:
+    assert slipway("release", "models:/digits/5", "--budget", text).code == 0
+    assert flow.budget_seconds == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "5x", "m", "0s", "-5m", "5m 3s"])
+def test_anything_else_is_no_budget(slipway: Slipway, flow: Flow, text: str) -> None:
+    ended = slipway("release", "models:/digits/5", "--budget", text)
+
+    assert ended.code == 2
+    assert "is no duration" in ended.stderr
     assert flow.calls == []

@@ -27,13 +27,13 @@ def verdict(value: Verdict, *reasons: str) -> Decision:
     return Decision(verdict=value, reasons=reasons)
 
 
-def counted(n: int, lost: int, gained: int, confidence: float = 0.95) -> Accuracy:
-    """Top-1 accuracy of a candidate with these paired counts, where the reference got every other example right."""
+def counted(n: int, lost: int, gained: int, confidence: float = 0.95, neither: int = 0) -> Accuracy:
+    """Top-1 accuracy of a candidate with these paired counts; what is not counted both got right."""
     lower, upper = tango_bounds(n, lost, gained, confidence)
     return Accuracy(
         metric="top1",
-        value=(n - lost) / n,
-        reference_value=(n - gained) / n,
+        value=(n - lost - neither) / n,
+        reference_value=(n - gained - neither) / n,
         drop=(lost - gained) / n,
         drop_lower=lower,
         drop_upper=upper,

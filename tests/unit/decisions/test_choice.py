@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.config import Objective
-from slipway.decisions.choice import choose
+from slipway.decisions.choice import choose, front_percentile, latency_at, pareto_front
 from slipway.records import Evidence, Verdict
 from tests.unit.decisions.builders import bounded, evidence, interval, latency, timing, verdict
 
@@ -38,7 +38,7 @@ def test_the_paired_ratio_decides_and_not_the_milliseconds() -> None:
 
 
 def test_among_overlapping_intervals_the_more_accurate_wins() -> None:
-    fast = speed("fast", 5.0, 4.5, 5.5, drop=0.004)
+    fast = speed("fast", 5.0, 4.5, 5.5, drop=0.004, size_bytes=10)
     level = speed("level", 4.4, 4.2, 4.6, drop=0.001)
     clear = speed("clear", 4.0, 3.9, 4.4, drop=-0.01)
     choice = choose("latency_p50_ms", [fast, level, clear])
@@ -69,6 +69,19 @@ def test_other_objectives_compare_plainly(objective: Objective, best: str) -> No
     small = evidence("small", size_bytes=999)
     choice = choose(objective, [tail, many, small])
     assert (choice.chosen, choice.tied) == (best, ())
+
+
+def tail(name: str, p99_ms: float, lower: float, upper: float, drop: float = 0.0) -> Evidence:
+    """A passing candidate with this p99 and its interval."""
+    own = latency(p99_ms=p99_ms).model_copy(update={"p99_interval_ms": interval(p99_ms, lower, upper)})
+    return evidence(name, accuracy=bounded(drop, drop, drop), timed=timing(own))
+
+
+def test_tails_whose_intervals_overlap_are_tied() -> None:
+    low, level, high = tail("low", 5, 4, 8, 0.004), tail("level", 9, 8, 20, 0.001), tail("high", 20, 8.1, 90)
+    choice = choose("latency_p99_ms", [high, low, level])
+    assert (choice.chosen, choice.tied) == ("level", ("low",))
+    assert choice.decision.reasons[0].endswith("of 3 that passed: latency_p99_ms 9 (8 to 20), top1 drop 0.0010")
 
 
 def test_what_did_not_pass_is_never_chosen() -> None:
@@ -112,14 +125,36 @@ def test_a_pass_without_timing_is_not_chosen() -> None:
     assert choose("size_bytes", [untimed]).chosen is None
 
 
+def placed(name: str, p99_ms: float | None, drop: float, p50_ms: float = 1.0) -> Evidence:
+    return evidence(name, accuracy=bounded(drop, drop, drop), timed=timing(latency(p50_ms=p50_ms, p99_ms=p99_ms)))
+
+
 def test_pareto_front_holds_every_measured_candidate_that_none_beats() -> None:
     failed = verdict(Verdict.FAIL, "accuracy")
-    quick = speed("quick", 8, 8, 8, drop=0.2).model_copy(update={"decision": failed})
-    middle, exact = speed("middle", 4, 4, 4, drop=0.005), speed("exact", 2, 2, 2, drop=0.0)
-    beaten = speed("beaten", 3, 3, 3, drop=0.006)
+    quick = placed("quick", 2, 0.2).model_copy(update={"decision": failed})
+    middle, exact, beaten = placed("middle", 4, 0.005), placed("exact", 8, 0.0), placed("beaten", 5, 0.006)
     broken = evidence("broken").model_copy(update={"timing": None, "decision": verdict(Verdict.ERROR, "died")})
     choice = choose("latency_p50_ms", [exact, beaten, broken, middle, quick])
     assert choice.pareto == ("quick", "middle", "exact")
+
+
+def test_the_front_is_over_the_p99_and_not_over_the_median() -> None:
+    steady, jumpy = placed("steady", 4, 0.001, p50_ms=3), placed("jumpy", 9, 0.001, p50_ms=1)
+    assert front_percentile([steady, jumpy]) == "p99"
+    assert pareto_front([jumpy, steady]) == ("steady",)
+
+
+def test_a_candidate_without_a_p99_is_neither_on_the_front_nor_in_the_way_of_others() -> None:
+    unknown, known = placed("unknown", None, 0.0), placed("known", 9, 0.001)
+    assert pareto_front([unknown, known]) == ("known",)
+
+
+def test_where_no_candidate_has_a_p99_the_front_is_over_the_median() -> None:
+    slow, quick = placed("slow", None, 0.001, p50_ms=3), placed("quick", None, 0.001, p50_ms=1)
+    assert front_percentile([slow, quick]) == front_percentile([]) == "p50"
+    assert pareto_front([slow, quick]) == ("quick",)
+    assert (latency_at("p50", latency(5, 9)), latency_at("p99", latency(5, 9))) == (5, 9)
+    assert latency_at("p99", latency(p99_ms=None)) is None
 
 
 points = st.lists(st.tuples(st.integers(1, 9), st.integers(-3, 3)), min_size=1, max_size=12)
@@ -127,10 +162,7 @@ points = st.lists(st.tuples(st.integers(1, 9), st.integers(-3, 3)), min_size=1, 
 
 @given(points)
 def test_pareto_front_agrees_with_its_definition(drawn: list[tuple[int, int]]) -> None:
-    candidates = [
-        evidence(f"{i:02}", accuracy=bounded(drop, drop, drop), timed=timing(latency(p50_ms=p50)))
-        for i, (p50, drop) in enumerate(drawn)
-    ]
+    candidates = [placed(f"{i:02}", p99_ms, drop, p50_ms=10 - p99_ms) for i, (p99_ms, drop) in enumerate(drawn)]
     front = {
         f"{i:02}"
         for i, own in enumerate(drawn)

@@ -11,8 +11,9 @@ from onnx import TensorProto
 
 from slipway.engines.base import BuildOptions, RunOptions
 from slipway.engines.onnxruntime import OnnxRuntimeEngine
+from slipway.engines.onnxruntime_profile import MOST_CALLS
 from slipway.errors import BadInputError, UnsupportedError
-from tests.unit.engines.onnx_models import save_convolution, signature
+from tests.unit.engines.onnx_models import save_convolution, save_products, signature
 
 FP32 = BuildOptions(variant="fp32", signature=signature())
 
@@ -52,3 +53,30 @@ def test_running_on_another_provider_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["AzureExecutionProvider"])
     with pytest.raises(UnsupportedError, match=r"asked for CPUExecutionProvider, got \['AzureExecutionProvider'\]"):
         OnnxRuntimeEngine().load(save_convolution(tmp_path / "model.onnx"), RunOptions())
+
+
+@pytest.mark.parametrize(
+    ("sign", "products"),
+    [
+        (1, {"with weights": "MatMul", "first": "MatMul of activations", "second": "MatMul of activations"}),
+        (-1, {"with weights": "MatMul"}),
+    ],
+)
+def test_profile_tells_the_branch_that_ran_and_which_products_have_weights(
+    sign: int, products: dict[str, str], tmp_path: Path
+) -> None:
+    """The time of an If is that of the operators inside it, which would else count twice."""
+    path = save_products(tmp_path / "model.onnx")
+    arrays = {"x": np.full((2, 2), sign, "float32")}
+    found = OnnxRuntimeEngine().profile(path, RunOptions(), arrays, 3, tmp_path / "trace.json")
+    assert {layer.name: layer.kind for layer in found.layers if layer.multiplies} == products
+    assert "If" not in {layer.kind for layer in found.layers}
+    with OnnxRuntimeEngine().load(path, RunOptions()) as session:
+        assert session.executed_precision() == {"fp32": 3}, "the file holds both branches"
+
+
+def test_calls_are_bounded(tmp_path: Path) -> None:
+    path = save_convolution(tmp_path / "model.onnx")
+    arrays = {"x": np.zeros((1, 3, 8, 8), "float32")}
+    found = OnnxRuntimeEngine().profile(path, RunOptions(), arrays, 100_000, tmp_path / "trace.json")
+    assert (found.calls, found.tool) == (MOST_CALLS, "onnxruntime profiler")

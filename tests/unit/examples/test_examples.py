@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway.config import VARIANTS, load_params
+from slipway.config import load_params
 from slipway.errors import BadInputError
-from slipway.examples import EXAMPLES, example
+from slipway.examples import EXAMPLES, example, example_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,5 +38,20 @@ def test_the_parameters_describe_a_release_of_the_example(name: str, max_drop: f
     assert params.data.test == Path("data", name, "test")
     assert params.data.calibration == Path("data", name, "calibration")
     assert params.accuracy.max_drop == max_drop
-    assert params.variants == VARIANTS
+    assert {"fp32", "int8-static"} <= set(params.variants)
     assert params.targets["x86"].engines == ("torch", "torchscript", "onnxruntime", "openvino")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_known_by_its_model_and_by_its_data(name: str) -> None:
+    params = load_params(ROOT / example(name).params)
+
+    assert example_of(model=params.model) is example(name)
+    assert example_of(data=params.data.test) is example(name)
+
+
+def test_other_models_and_data_belong_to_no_example() -> None:
+    assert example_of(model="models:/digits-resnet/2") is None
+    assert example_of(model="models:/resnet@champion") is None
+    assert example_of(data=Path("data/test")) is None
+    assert example_of(data=Path("elsewhere/data/digits/test")) is None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +55,17 @@ class Bench:
         split = Split(images, np.arange(4))
         return {"test": split, "calibration": split}, Network().eval()
 
+    def restore(self) -> None:
+        self.told.clear()
+        self.example("numpy").restore(self.root, self.registry, self.told.append)
+
     def prepare(self) -> str:
         self.told.clear()
         return self.example("numpy").prepare(self.root, self.registry, self.told.append).uri
+
+    @property
+    def record(self) -> Path:
+        return self.root / "data" / "tiny" / "test.dvc"
 
     @property
     def shard(self) -> Path:
@@ -149,3 +159,67 @@ def test_changed_data_is_refused_rather_than_made_again_over_it(bench: Bench) ->
     with pytest.raises(TamperedError, match="should have md5"):
         bench.prepare()
     assert bench.shard.read_bytes() == b"something else"
+
+
+@pytest.fixture
+def cloned(bench: Bench) -> Bench:
+    """As a fresh clone holds it: what is tracked, without data, DVC's cache or model."""
+    bench.prepare()
+    for split in ("test", "calibration"):
+        shutil.rmtree(bench.shard.parents[1] / split)
+    shutil.rmtree(bench.root / ".dvc" / "cache")
+    _use_an_empty_registry(bench)
+    return bench
+
+
+def test_a_fresh_clone_gets_the_data_that_are_tracked_and_the_model(cloned: Bench) -> None:
+    before = cloned.record.read_bytes()
+    cloned.restore()
+
+    assert verify(cloned.shard.parent).files == 1
+    assert cloned.record.read_bytes() == before
+    assert (cloned.root / ".dvc" / "cache").is_dir(), "`dvc push` would find nothing"
+    assert cloned.registry.resolve("models:/tiny-net/1").version == "1"
+    assert cloned.told == [
+        "registering tiny-net",
+        "writing data/tiny/test: 4 images",
+        "writing data/tiny/calibration: 4 images",
+    ]
+
+
+def test_data_that_were_changed_are_never_made_again_over(cloned: Bench) -> None:
+    cloned.shard.parent.mkdir()
+    cloned.shard.write_bytes(b"something else")
+    cloned.restore()
+
+    assert cloned.shard.read_bytes() == b"something else"
+
+
+def test_other_data_that_are_tracked_are_pulled_and_not_made(cloned: Bench) -> None:
+    cloned.record.write_text(cloned.record.read_text().replace("md5: ", "md5: 0", 1))
+
+    with pytest.raises(BadInputError, match=r"other bytes than the example makes; run `dvc pull .*test`"):
+        cloned.restore()
+    assert not cloned.shard.parent.exists()
+
+
+def test_what_cannot_be_tracked_is_made_anew_the_next_time(cloned: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.lock import make_lock
+
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)  # seconds that DVC itself waits
+    with (
+        make_lock(str(cloned.root / ".dvc" / "tmp" / "lock")),
+        pytest.raises(BadInputError, match="locked by another DVC command"),
+    ):
+        cloned.restore()
+    cloned.restore()
+
+    assert verify(cloned.shard.parent).files == 1
+    assert (cloned.root / ".dvc" / "cache").is_dir()
+
+
+def test_untracked_data_are_made_and_tracked(bench: Bench) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=bench.root, check=True)
+    bench.restore()
+
+    assert verify(bench.shard.parent).files == 1

@@ -14,16 +14,21 @@ from slipway.measure.plan import Participant
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a stand-in engine does per call; calls are counted from 1 over the life of its process."""
+    """What a stand-in engine does per call; calls are counted from 1 over the life of its process.
+
+    With ``slower_openings``, every second engine that it opens spins half as long again, as if memory lay worse.
+    """
 
     spins: int = 0
     sleep_seconds: float = 0.0
-    slows_by_seconds: float = 0.0
+    slows_by: float = 0.0
     hiccup_every: int = 0
     hiccup_seconds: float = 0.0
     dies_at: int = 0
     hangs_at: int = 0
     unsupported: bool = False
+    profiled: bool = True
+    slower_openings: bool = False
     journal: str = ""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from slipway.errors import UnsupportedError
 from slipway.measure.arrays import Arrays, Infer
 from slipway.measure.worker import claim_stdout, serve
+from slipway.records import Layer, Profile
 from tests.unit.measure.participants import Behaviour
 
 
@@ -25,10 +26,13 @@ def main(behaviour: Behaviour) -> int:
     if behaviour.journal:
         child = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
         note(behaviour.journal, pid=os.getpid(), child=child.pid, cpus=sorted(os.sched_getaffinity(0)))
-    calls = 0
+    calls = opened = 0
 
     @contextmanager
     def load(threads: int) -> Iterator[Infer]:
+        nonlocal opened
+        opened += 1
+        spins = behaviour.spins * 3 // 2 if behaviour.slower_openings and opened % 2 else behaviour.spins
         if behaviour.unsupported:
             raise UnsupportedError("this engine has no int8 kernels")
 
@@ -43,18 +47,23 @@ def main(behaviour: Behaviour) -> int:
             if behaviour.hiccup_every and calls % behaviour.hiccup_every == 0:
                 time.sleep(behaviour.hiccup_seconds)
             if behaviour.sleep_seconds:
-                time.sleep(behaviour.sleep_seconds / threads)
-            if behaviour.slows_by_seconds:
-                time.sleep(calls * behaviour.slows_by_seconds)
-            sum(range(behaviour.spins))
+                time.sleep(behaviour.sleep_seconds * (1 + behaviour.slows_by) ** calls / threads)
+            sum(range(spins))
             if behaviour.journal:
                 note(behaviour.journal, pid=os.getpid(), start=start, end=time.monotonic_ns())
             return {"y": np.asarray(inputs["x"]) * threads}
 
         yield infer
 
+    def profile(threads: int, arrays: Arrays, calls: int, trace: Path) -> Profile:
+        if not behaviour.profiled:
+            raise UnsupportedError("this runtime has no profiler")
+        trace.write_text("{}")
+        layer = Layer(name="spin", kind="Spin", precision="fp32", multiplies=True, time_us=1.0)
+        return Profile(tool="stand-in", layers=(layer,), calls=calls, batch=len(arrays["x"]), threads=threads)
+
     os.write(1, b"a runtime greets on stdout\n")
-    return serve(load, lambda batch: {"x": np.arange(batch)}, sys.stdin, stdout)
+    return serve(load, lambda batch: {"x": np.arange(batch)}, profile, sys.stdin, stdout)
 
 
 def note(journal: str, **facts: Any) -> None:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slipway.errors import BadInputError, RejectedError
 from slipway.measure.arrays import Arrays
-from slipway.measure.parity import check_export, compare_outputs
+from slipway.measure.parity import ParityAccumulator, compare_outputs, require_close
 
 REFERENCE: Arrays = {
     "logits": np.array([[1.0, 2.0], [4.0, 3.0]], dtype=np.float32),
@@ -84,17 +86,59 @@ def test_nothing_to_compare_is_bad_input(outputs: Arrays) -> None:
         compare_outputs(outputs, outputs)
 
 
-def test_an_export_may_differ_by_rounding() -> None:
-    parity = check_export(REFERENCE, changed("features", (0, 0), 100.05))
-    assert parity.max_abs_diff == pytest.approx(0.05, rel=1e-3)
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    st.integers(0, 2**32 - 1),
+    st.floats(-9, 9),
+)
+def test_batches_give_the_figures_of_all_examples_at_once(sizes: list[int], seed: int, exponent: float) -> None:
+    rng = np.random.default_rng(seed)
+    reference = rng.standard_normal((sum(sizes), 3)) * 10.0 ** rng.uniform(exponent - 5, exponent, (sum(sizes), 3))
+    candidate = reference + rng.standard_normal(reference.shape) * 10.0 ** rng.uniform(-9, 0) * np.abs(reference).max()
+    streamed = ParityAccumulator()
+    for end, size in zip(np.cumsum(sizes), sizes, strict=True):
+        streamed.add({"y": reference[end - size : end]}, {"y": candidate[end - size : end]})
+    parity, difference = streamed.result(), np.abs(candidate - reference)
+
+    assert parity.max_abs_diff == difference.max()
+    floor = max(1e-3 * np.abs(reference).max(), 1e-12)
+    exact = np.max(difference / np.maximum(np.abs(reference), floor))
+    assert exact * (1 - 1e-9) <= parity.max_rel_diff <= exact * 1.0225
+    lengths = np.linalg.norm(reference) * np.linalg.norm(candidate)
+    assert parity.cosine == pytest.approx(np.sum(reference * candidate) / lengths, abs=1e-12)
+    assert parity.top1_agreement == np.mean(reference.argmax(1) == candidate.argmax(1))
+    assert parity.n == sum(sizes)
 
 
-def test_an_export_that_differs_more_is_rejected_with_output_and_difference() -> None:
-    with pytest.raises(RejectedError, match=r"export is wrong: max difference 0\.5 at output 'features', 1 of 4"):
-        check_export(REFERENCE, changed("features", (0, 0), 100.5))
+def test_a_late_large_value_raises_the_floor_of_earlier_differences() -> None:
+    streamed = ParityAccumulator()
+    streamed.add({"y": np.array([1e-3])}, {"y": np.array([2e-3])})
+    assert streamed.result().max_rel_diff == pytest.approx(1.0)
+    streamed.add({"y": np.array([100.0])}, {"y": np.array([100.0])})
+    assert streamed.result().max_rel_diff == pytest.approx(1e-3 / 0.1)
 
 
-def test_rounding_next_to_zero_is_allowed_only_up_to_the_absolute_tolerance() -> None:
-    check_export(REFERENCE, changed("features", (0, 1), 0.5e-4))
-    with pytest.raises(RejectedError, match="export is wrong"):
-        check_export(REFERENCE, changed("features", (0, 1), 2e-4))
+def test_parity_over_nothing_is_bad_input() -> None:
+    with pytest.raises(BadInputError, match="no examples"):
+        ParityAccumulator().result()
+
+
+def test_rounding_is_close() -> None:
+    require_close(REFERENCE, changed("features", (0, 0), 100.009))
+    require_close(REFERENCE, changed("features", (0, 1), 1.9e-3))
+
+
+def test_what_differs_more_is_rejected_with_output_and_difference() -> None:
+    with pytest.raises(
+        RejectedError, match=r"^max difference 0\.5 at output 'features', 1 of 4 values beyond rtol 0\.0001"
+    ):
+        require_close(REFERENCE, changed("features", (0, 0), 100.5))
+
+
+def test_rounding_next_to_zero_is_measured_against_the_largest_value_but_at_least_against_one() -> None:
+    with pytest.raises(RejectedError, match="'features'"):
+        require_close(REFERENCE, changed("features", (0, 1), 2.1e-3))
+    small = {"y": np.array([0.0, 0.01])}
+    require_close(small, {"y": np.array([1.9e-5, 0.01])})
+    with pytest.raises(RejectedError, match=r"max difference 2\.1e-05"):
+        require_close(small, {"y": np.array([2.1e-5, 0.01])})

@@ -4,13 +4,16 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from slipway.errors import UnsupportedError
 from slipway.measure import protocol
 from slipway.measure.arrays import Arrays, Infer, read_arrays
 from slipway.measure.worker import serve
+from slipway.records import Profile
 
 
 class Engine:
@@ -18,14 +21,14 @@ class Engine:
 
     def __init__(self) -> None:
         self.opened: list[int] = []
-        self.open = 0
+        self.open = self.most_open = 0
         self.batches: list[int] = []
 
     @contextmanager
     def load(self, threads: int) -> Iterator[Infer]:
         self.opened.append(threads)
         self.open += 1
-        assert self.open == 1, "two engines at once would count as memory"
+        self.most_open = max(self.most_open, self.open)
         yield self.infer
         self.open -= 1
 
@@ -33,36 +36,67 @@ class Engine:
         self.batches.append(len(inputs["x"]))
         return {"y": np.asarray(inputs["x"]) * 2}
 
+    def profile(self, threads: int, arrays: Arrays, calls: int, trace: Path) -> Profile:
+        assert self.open == 0, "the profiler opens a session of its own"
+        if not trace.parent.exists():
+            raise UnsupportedError("this runtime cannot tell;\nit has no profiler")
+        trace.write_text("{}")
+        return Profile(tool="by hand", layers=(), calls=calls, batch=len(arrays["x"]), threads=threads)
+
 
 def talk(engine: Engine, *requests: protocol.Request) -> tuple[int, list[str]]:
     stdin = io.StringIO("".join(request.model_dump_json() + "\n" for request in requests))
     stdout = io.StringIO()
-    status = serve(engine.load, lambda batch: {"x": np.arange(batch)}, stdin, stdout)
+    status = serve(engine.load, lambda batch: {"x": np.arange(batch)}, engine.profile, stdin, stdout)
     ready, *answers = stdout.getvalue().splitlines()
     assert protocol.Ready.model_validate_json(ready)
     return status, answers
 
 
-def test_every_request_has_its_answer() -> None:
+def test_every_request_has_its_answer(tmp_path: Path) -> None:
     engine = Engine()
     status, answers = talk(
         engine,
         protocol.Load(threads=1, batch=3),
-        protocol.WarmUp(max_seconds=0.2),
+        protocol.WarmUp(window_seconds=0.01, max_seconds=0.2),
         protocol.Block(calls=20),
-        protocol.Throughput(batch=4, seconds=0.02),
         protocol.Check(),
+        protocol.Throughput(batch=4, threads=1, streams=1, seconds=0.02),
+        protocol.Profile(threads=2, batch=5, calls=10, trace=str(tmp_path / "trace.json")),
         protocol.Finish(),
     )
     assert status == 0
-    assert protocol.Loaded.model_validate_json(answers[0]).load_seconds >= 0
+    loaded = protocol.Loaded.model_validate_json(answers[0])
+    assert loaded.load_seconds >= 0
+    assert loaded.first_inference_seconds > 0
     protocol.Settled.model_validate_json(answers[1])
     assert len(protocol.Samples.model_validate_json(answers[2]).ns) == 20
-    assert protocol.Rate.model_validate_json(answers[3]).examples_per_s > 0
-    outputs = protocol.Outputs.model_validate_json(answers[4])
+    outputs = protocol.Outputs.model_validate_json(answers[3])
     assert read_arrays(io.BytesIO(base64.b64decode(outputs.npz)))["y"].tolist() == [0, 2, 4]
-    assert protocol.Finished.model_validate_json(answers[5]).peak_rss_bytes > 2**20
+    assert protocol.Rate.model_validate_json(answers[4]).examples_per_s > 0
+    profiled = protocol.Profiled.model_validate_json(answers[5])
+    assert profiled.profile == Profile(tool="by hand", layers=(), calls=10, batch=5, threads=2)
+    assert protocol.Finished.model_validate_json(answers[6]).peak_rss_bytes > 2**20
     assert set(engine.batches) == {3, 4}
+    assert engine.most_open == 1, "two engines at once would count as memory"
+
+
+def test_each_stream_has_an_engine_of_its_own() -> None:
+    engine = Engine()
+    request = protocol.Throughput(batch=1, threads=2, streams=3, seconds=0.02)
+    status, answers = talk(engine, protocol.Load(threads=1, batch=1), request, protocol.Finish())
+    assert (status, len(answers)) == (0, 3)
+    assert engine.opened == [1, 2, 2, 2]
+    assert engine.most_open == 3
+
+
+def test_a_runtime_that_cannot_be_profiled_says_why_and_is_no_failure(tmp_path: Path) -> None:
+    request = protocol.Profile(threads=1, batch=1, calls=10, trace=str(tmp_path / "nowhere" / "trace.json"))
+    status, answers = talk(Engine(), request, protocol.Finish())
+    assert status == 0
+    assert protocol.Profiled.model_validate_json(answers[0]) == protocol.Profiled(
+        profile=None, reason="this runtime cannot tell;"
+    )
 
 
 def test_loading_again_closes_what_was_open() -> None:

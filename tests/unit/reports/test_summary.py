@@ -10,7 +10,6 @@ from slipway.reports.summary import (
     HEADINGS,
     candidate_json,
     candidate_row,
-    explanation,
     markdown,
     reference_row,
     release_json,
@@ -146,52 +145,6 @@ def test_a_target_where_nothing_was_timed_has_no_latency_of_the_reference(done: 
 
     assert printed["targets"]["x86"]["reference"]["latency_p50_ms"] is None
     assert reference_row(untimed) == ("", "reference", "eager fp32", "0.9810", "", "-", "-", "1", "", "")
-
-
-def test_the_explanation_of_a_measured_candidate() -> None:
-    assert explanation(MEASURED_EVIDENCE) == {
-        "What it is": [
-            f"engine file sha256 {'1' * 64}",
-            "onnxruntime 1.0, options {'opset': 20}",
-            f"made from models:/digits/1, model sha256 {'a' * 64}",
-            f"test data md5 {MEASURED_EVIDENCE.data_md5}, calibration md5 {'c' * 32}",
-            "code revision c0ffee",
-            "measured on cpu, 2 cores",
-            "2 of 2 Conv in int8",
-        ],
-        "Gates": ["accuracy: PASS: drop within", "size_mb: FAIL: too large", "size_mb: FAIL: by far"],
-        "Accuracy": [
-            "top1 0.9790, reference 0.9800, n=1000",
-            "drop +0.0010, between -0.0020 and +0.0040 (each bound at 95%, Tango score interval)",
-            "changed answers: 7; worst class: class 8: 95.0% -> 93.0% (n=100)",
-            "outputs differ by at most 0.25, cosine 0.999500",
-        ],
-        "Speed": [
-            "p50 1.000 ms, batch 1, 2 threads, 700 samples; reference 1.000 ms with 1 threads",
-            "2.00x the reference's speed, 95% interval 1.80 to 2.20",
-            "compute layers executed: 3 in int8",
-            "examples per second by batch: {'1': 900.0, '8': 2000.0}",
-            "loads in 0.10 s, peak memory 0 MiB",
-            "host load 0.0 before, 0.0 after, steal 0.0%",
-        ],
-    }
-
-
-def test_the_explanation_of_a_candidate_that_was_never_built() -> None:
-    told = explanation(UNMEASURED)
-
-    assert told["What it is"][:2] == ["engine file sha256 none: it was never built", "onnxruntime , options none"]
-    assert "test data md5 0123456789abcdef0123456789abcdef.dir, calibration md5 none" in told["What it is"]
-    assert told["Gates"] == ["build: FAIL: build: no such operator"]
-    assert (told["Accuracy"], told["Speed"]) == (["not measured"], ["not measured"])
-
-
-def test_a_measure_that_does_not_apply_is_told_so() -> None:
-    regression = MEASURED.model_copy(update={"flips": None, "worst_class": None})
-    told = explanation(MEASURED_EVIDENCE.model_copy(update={"accuracy": regression, "executed_precision": {}}))
-
-    assert "changed answers: not applicable; worst class: none" in told["Accuracy"]
-    assert "compute layers executed: this runtime does not tell" in told["Speed"]
 
 
 def test_rows_have_a_cell_per_heading(done: Release) -> None:

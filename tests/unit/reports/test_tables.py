@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slipway.measure.accuracy import save_predictions
+from slipway.measure.predictions import save_predictions
 from slipway.records import CandidateSpec
 from slipway.reports.tables import tables
 from tests.fakes.evidence import evidence, release
@@ -36,8 +36,14 @@ def written(answers: Path, chosen: str | None = CHOSEN) -> dict[str, str]:
 
 def test_the_summary_holds_the_chosen_candidate_alone(answers: Path) -> None:
     assert json.loads(written(answers)["metrics.json"]) == {
-        "x86": {"verdict": "PASS", "chosen": "fp32/onnxruntime", "accuracy": 0.98, "drop": 0.001, "p50_ms": 1.0}
+        "x86": {"chosen": "fp32/onnxruntime", "accuracy": 0.98, "p50_ms": 1.0, "drop": 0.001, "verdict": "PASS"}
     }
+
+
+def test_what_is_asked_for_most_stands_where_a_narrow_terminal_shows_it(answers: Path) -> None:
+    assert list(json.loads(written(answers)["metrics.json"])["x86"]) == [
+        *("chosen", "accuracy", "p50_ms", "drop", "verdict")
+    ]
 
 
 def test_without_a_choice_the_summary_says_so(answers: Path) -> None:
@@ -66,8 +72,8 @@ def test_the_plots_have_one_row_per_mark(answers: Path) -> None:
     files = written(answers)
 
     assert files["x86/pareto.csv"].splitlines()[:2] == [
-        "candidate,role,latency_p50_ms,drop,drop_upper",
-        "fp32/onnxruntime,chosen,1.0,0.1,0.4",
+        "candidate,role,percentile,latency_ms,drop,drop_upper",
+        "fp32/onnxruntime,chosen,p50,1.0,0.1,0.4",
     ]
     assert files["x86/latency.csv"].splitlines()[:4] == [
         "candidate,percentile,latency_ms",

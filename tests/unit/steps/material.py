@@ -62,8 +62,11 @@ class Material:
     @functools.cache  # noqa: B019
     def built(self, variant: str, engine: str, form: Form) -> Built:
         """The engine file of the variant."""
-        spec = CandidateSpec(target="x86", variant=variant, engine=engine)
-        return build(self.objects, spec, self.variant(variant, form), self.source.signature)
+        return self.build(CandidateSpec(target="x86", variant=variant, engine=engine), self.variant(variant, form))
+
+    def build(self, spec: CandidateSpec, file: VariantFile) -> Built:
+        """An engine file, built anew."""
+        return build(self.objects, spec, file, self.source.signature, self.reference, self.data)
 
     @functools.cached_property
     def reference(self) -> Built:

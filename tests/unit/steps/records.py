@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slipway.config import AccuracyParams, TargetParams
+from slipway.config import AccuracyParams, Params, TargetParams
 from slipway.records import (
     Accuracy,
     Artifact,
@@ -13,8 +13,10 @@ from slipway.records import (
     Evidence,
     Failure,
     Interval,
+    Layer,
     ModelSource,
     Parity,
+    Profile,
     Timed,
     Timing,
     Validated,
@@ -25,6 +27,7 @@ from tests.fakes.evidence import DATA_MD5, HARDWARE, LATENCY, SIGNATURE, TIMING
 
 ACCURACY = AccuracyParams()
 TARGET = TargetParams(engines=("torch", "onnxruntime"))
+PARAMS = Params.model_validate({"model": "models:/digits/1", "data": {"test": "data"}, "targets": {"x86": TARGET}})
 SPEC = CandidateSpec(target="x86", variant="int8-static", engine="onnxruntime")
 PARITY = Parity(max_abs_diff=0.25, max_rel_diff=0.5, cosine=0.9995, top1_agreement=0.99, n=1000)
 MEASURED = Accuracy(
@@ -52,7 +55,11 @@ BUILT = Built(
     spec=SPEC, artifact=artifact("e"), options={"level": "all"}, engine_version="1.31.1", notes=("2 of 2 Conv in int8",)
 )
 VALIDATED = Validated(
-    accuracy=MEASURED, parity=PARITY, executed_precision={"int8": 3, "fp32": 1}, predictions=artifact("9")
+    accuracy=MEASURED,
+    parity=PARITY,
+    executed_precision={"int8": 3, "fp32": 1},
+    predictions=artifact("9"),
+    scores=artifact("8", "scores.npz"),
 )
 
 
@@ -65,7 +72,16 @@ def timing(speedup: float = 2.0, *, settled: bool = True, p99_ms: float | None =
     )
 
 
-TIMED = Timed(timing=timing(), over_champion=None)
+def profile(*precisions: str) -> Profile:
+    """Convolutions in these precisions."""
+    layers = (
+        Layer(name=f"conv_{number}", kind="Conv", precision=precision, multiplies=True, time_us=10.0)
+        for number, precision in enumerate(precisions)
+    )
+    return Profile(tool="onnxruntime profiler", layers=tuple(layers), calls=10, batch=1, threads=2)
+
+
+TIMED = Timed(timing=timing(), over_champion=None, profile=profile("int8", "int8"), trace=artifact("7", "trace.json"))
 
 
 def failed(step: str, verdict: Verdict = Verdict.FAIL, reason: str = "it broke") -> Failure:

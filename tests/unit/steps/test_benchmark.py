@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import json
 import multiprocessing
 import tempfile
 import threading
@@ -9,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slipway.config import TargetParams
+from slipway.config import LatencyParams, TargetParams
 from slipway.errors import BadInputError, RejectedError
 from slipway.measure.plan import TimingPlan
-from slipway.records import Built, Failure, Form, Timed, Validated, Verdict
+from slipway.records import Artifact, Built, Failure, Form, Timed, Validated, Verdict
 from slipway.steps import benchmark as module
 from slipway.steps.benchmark import Timings, benchmark, find_champion, host_to_itself
 from slipway.steps.validate import validate
@@ -25,15 +27,14 @@ from tests.unit.steps.records import ACCURACY, BUILT, TIMED, artifact, failed
 from tests.unit.steps.registered import register_engine
 
 QUICK: dict[str, Any] = {
-    "samples": 40,
     "rounds": 3,
     "block_ms": 2,
-    "budget_seconds": 10,
     "warm_up_seconds": 1,
     "throughput_seconds": 0.02,
     "timeout_seconds": 60,
 }
 ONE_THREAD = TargetParams(engines=("torch", "onnxruntime"), batch=(1, 4))
+SHORT = LatencyParams(samples=64, budget_s=10)
 
 
 @pytest.fixture
@@ -75,17 +76,24 @@ def test_a_session_times_every_file_and_tells_apart_those_that_answer_differentl
         (damaged, onnx_done),
     ]
 
-    timings = benchmark(material.objects, ONE_THREAD, material.data, material.reference, pairs, champion)
+    timings = benchmark(material.objects, ONE_THREAD, SHORT, material.data, material.reference, pairs, champion)
 
     assert set(timings.by_digest) == {built.artifact.digest for built, _ in pairs}, "the champion is no candidate"
     for built in (onnx, openvino):
         timed = timings.of(built)
         assert isinstance(timed, Timed), timed
-        assert timed.timing.latency.samples >= 40
+        assert timed.timing.latency.samples >= 64
         assert timed.timing.latency.threads == 1
         assert timed.timing.throughput_per_s.keys() == {"1", "4"}
         assert timed.over_champion is not None
         assert timed.over_champion.value > 0
+        assert timed.profile is not None
+        assert len(timed.profile.layers) > 0
+        assert timed.trace is not None
+        assert _is_chrome_trace(material, timed.trace)
+    assert timings.reference_profile is not None
+    assert timings.reference_trace is not None
+    assert _is_chrome_trace(material, timings.reference_trace)
     differing = timings.of(other)
     assert isinstance(differing, Failure)
     assert differing.decision.verdict is Verdict.FAIL
@@ -96,9 +104,44 @@ def test_a_session_times_every_file_and_tells_apart_those_that_answer_differentl
     assert "engine onnxruntime wants" in broken.decision.reasons[0]
 
 
+def _is_chrome_trace(material: Material, trace: Artifact) -> bool:
+    stored = material.objects.path(trace).read_bytes()
+    content = json.loads(gzip.decompress(stored) if trace.name.endswith(".gz") else stored)
+    return len(content["traceEvents"] if isinstance(content, dict) else content) > 0
+
+
+def test_a_large_trace_is_stored_compressed(tmp_path: Path) -> None:
+    objects = ObjectStore(tmp_path / "objects")
+    small, large = tmp_path / "small.json", tmp_path / "large.json"
+    small.write_text("[]")
+    large.write_text(json.dumps(["event"] * 200_000))
+
+    assert module._kept(objects, small).name == "trace.json"
+    stored = module._kept(objects, large)
+
+    assert stored.name == "trace.json.gz"
+    assert stored.size_bytes < large.stat().st_size / 10
+    assert gzip.decompress(objects.path(stored).read_bytes()) == large.read_bytes()
+
+
+def test_params_and_budget_say_how_to_time() -> None:
+    target = TargetParams(engines=("torch",), threads=(1, 2), batch=(8,), streams=(1, 4))
+    latency = LatencyParams(scenario="server", server_per_s=50, samples=1000, budget_s=60)
+
+    plan = module._plan(target, latency, None)
+
+    assert (plan.threads, plan.batch, plan.streams) == ((1, 2), (8,), (1, 4))
+    assert (plan.samples, plan.budget_seconds, plan.halving) == (1000, 60, False)
+    assert (plan.scenario, plan.server_per_s) == ("server", 50)
+    assert module._plan(target, LatencyParams(), None).scenario is None
+    short, long = (module._plan(target, latency, seconds) for seconds in (20, 1000))
+    assert (short.budget_seconds, short.halving) == (20, True)
+    assert (long.budget_seconds, long.halving) == (60, True)
+
+
 def _shuffled(material: Material, done: Validated) -> Any:
     """The predictions of another engine: each example's scores in another order."""
-    from slipway.measure.accuracy import load_predictions, save_predictions
+    from slipway.measure.predictions import load_predictions, save_predictions
 
     outputs, target = load_predictions(material.objects.path(done.predictions))
     with material.objects.new_dir() as folder:
@@ -111,7 +154,7 @@ def test_more_threads_than_cpus_are_bad_input(material: Material) -> None:
     target = TargetParams(engines=("torch",), threads=(1, 4096))
 
     with pytest.raises(BadInputError, match=r"^4096 threads on \d+ CPUs"):
-        benchmark(material.objects, target, material.data, material.reference, [], None)
+        benchmark(material.objects, target, SHORT, material.data, material.reference, [], None)
 
 
 def test_a_timing_is_found_by_the_digest_of_the_file() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from slipway.errors import BadInputError, TamperedError, UnsupportedError
 from slipway.records import CandidateSpec, Form, Verdict
-from slipway.steps.build import build, reference_of, refusal
+from slipway.steps.build import reference_of, refusal
 from tests.unit.steps.material import Material
 
 
@@ -42,7 +42,7 @@ def test_the_options_in_the_bytes_are_kept(material: Material) -> None:
 
 def test_the_same_candidate_built_again_is_the_same_file(material: Material) -> None:
     file = material.variant("fp32", Form.ONNX)
-    again = build(material.objects, spec("fp32", "onnxruntime"), file, material.source.signature)
+    again = material.build(spec("fp32", "onnxruntime"), file)
 
     assert again == material.built("fp32", "onnxruntime", Form.ONNX)
 
@@ -50,7 +50,7 @@ def test_the_same_candidate_built_again_is_the_same_file(material: Material) -> 
 def test_an_engine_refuses_what_it_cannot_execute(material: Material) -> None:
     file = material.variant("fp32", Form.PROGRAM)
     with pytest.raises(UnsupportedError, match=r"^engine torch cannot execute int8-static: "):
-        build(material.objects, spec("int8-static", "torch"), file, material.source.signature)
+        material.build(spec("int8-static", "torch"), file)
 
 
 def test_a_file_changed_in_the_store_is_never_built_from(material: Material) -> None:
@@ -61,7 +61,7 @@ def test_a_file_changed_in_the_store_is_never_built_from(material: Material) -> 
     file = material.variant("fp32", Form.ONNX).model_copy(update={"artifact": changed})
 
     with pytest.raises(TamperedError, match=r"^object model\.onnx should hash to "):
-        build(material.objects, spec("fp32", "onnxruntime"), file, material.source.signature)
+        material.build(spec("fp32", "onnxruntime"), file)
 
 
 def test_a_refusal_is_known_before_anything_is_made() -> None:

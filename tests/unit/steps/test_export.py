@@ -34,9 +34,16 @@ def test_each_form_answers_as_the_model_on_real_inputs(
     assert material.objects.has(exported.artifact)
 
 
-@pytest.mark.parametrize("form", [Form.PROGRAM, Form.ONNX])
-def test_an_export_of_one_changed_weight_is_rejected(
-    form: Form, material: Material, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("form", "operator"),
+    [
+        (Form.PROGRAM, "linear (aten.linear.default)"),
+        (Form.TORCHSCRIPT, "logits (aten::linear)"),
+        (Form.ONNX, "node_linear (Gemm)"),
+    ],
+)
+def test_an_export_of_one_changed_weight_is_rejected_and_its_operator_named(
+    form: Form, operator: str, material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = EXPORTERS[form]
 
@@ -48,8 +55,11 @@ def test_an_export_of_one_changed_weight_is_rejected(
 
     monkeypatch.setitem(EXPORTERS, form, with_one_changed_weight)
 
-    with pytest.raises(RejectedError, match=r"^export is wrong: max difference .* at output 'logits@batch1'"):
+    with pytest.raises(
+        RejectedError, match=r"^export is wrong at batch 1: max difference .* at output 'logits'"
+    ) as found:
         export(material.objects, material.source, form, material.data)
+    assert f"; first operator that differs: {operator}: max difference" in str(found.value)
 
 
 def test_an_export_that_is_wrong_at_another_batch_alone_is_rejected(
@@ -69,8 +79,23 @@ def test_an_export_that_is_wrong_at_another_batch_alone_is_rejected(
     write = EXPORTERS[Form.PROGRAM]
     monkeypatch.setitem(EXPORTERS, Form.PROGRAM, lambda _, *rest: write(Wrong().eval(), *rest))
 
-    with pytest.raises(RejectedError, match="at output 'logits@batch3'"):
+    with pytest.raises(RejectedError, match=r"^export is wrong at batch 3: "):
         export(material.objects, material.source, Form.PROGRAM, material.data)
+
+
+def test_an_export_that_does_not_run_where_the_model_does_is_rejected(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_fixed_batch(module: Any, example: Any, signature: Any, out: Path) -> str:
+        shape = (1, *signature.inputs[0].shape[1:])
+        fixed = signature.inputs[0].model_copy(update={"shape": shape})
+        return write(module, example, signature.model_copy(update={"inputs": (fixed,)}), out)
+
+    write = EXPORTERS[Form.ONNX]
+    monkeypatch.setitem(EXPORTERS, Form.ONNX, of_fixed_batch)
+
+    with pytest.raises(RejectedError, match=r"^export does not run at batch 1, as the model does: .*float32\[2, 3"):
+        export(material.objects, material.source, Form.ONNX, material.data)
 
 
 def test_the_stored_program_is_not_touched(material: Material) -> None:

@@ -18,9 +18,9 @@ from slipway.steps.judge import conclude, judge, release_of
 from tests.fakes.evidence import LATENCY
 from tests.fakes.evidence import evidence as passing
 from tests.unit.steps.records import (
-    ACCURACY,
     BUILT,
     MEASURED,
+    PARAMS,
     PARITY,
     SPEC,
     TARGET,
@@ -29,10 +29,12 @@ from tests.unit.steps.records import (
     artifact,
     context,
     failed,
+    profile,
     timing,
     verdicts,
 )
 
+MEASURED_GATES = ("parity", "accuracy", "precision", "timing")
 PREDICTIONS = Predictions(artifact=artifact("9"), metric="top1", value=0.98, n=1000)
 
 
@@ -42,7 +44,8 @@ def judged(
     timed: Timed | Failure = TIMED,
     target: TargetParams = TARGET,
 ) -> Evidence:
-    return judge(context("c" * 32), SPEC, ACCURACY, target, built, validated, timed)
+    params = PARAMS.model_copy(update={"targets": {"x86": target}})
+    return judge(context("c" * 32), SPEC, params, built, validated, timed, profile("fp32", "fp32"))
 
 
 def test_evidence_holds_everything_that_was_measured_and_all_that_it_is_bound_to() -> None:
@@ -62,14 +65,17 @@ def test_evidence_holds_everything_that_was_measured_and_all_that_it_is_bound_to
         engine_version="1.31.1",
         accuracy=MEASURED,
         parity=PARITY,
-        executed_precision={"int8": 3, "fp32": 1},
+        executed_precision={"int8": 2},
         timing=timing(),
         gates=evidence.gates,
         decision=evidence.decision,
         notes=("2 of 2 Conv in int8",),
         signature=bound.model.signature,
+        profile=profile("int8", "int8"),
+        reference_profile=profile("fp32", "fp32"),
+        attachments=(artifact("8", "scores.npz"), artifact("7", "trace.json")),
     )
-    assert verdicts(evidence) == {"accuracy": Verdict.PASS, "timing": Verdict.PASS}
+    assert verdicts(evidence) == dict.fromkeys(MEASURED_GATES, Verdict.PASS)
     assert evidence.decision.verdict is Verdict.PASS
 
 
@@ -77,9 +83,7 @@ def test_every_demand_of_the_target_is_a_gate() -> None:
     slo = SloParams(latency_p99_ms=2, throughput_per_s=1000, size_mb=2)
     evidence = judged(target=TARGET.model_copy(update={"slo": slo}))
 
-    assert verdicts(evidence) == {
-        "accuracy": Verdict.PASS,
-        "timing": Verdict.PASS,
+    assert verdicts(evidence) == dict.fromkeys(MEASURED_GATES, Verdict.PASS) | {
         "latency_p99_ms": Verdict.FAIL,
         "throughput_per_s": Verdict.PASS,
         "size_mb": Verdict.PASS,
@@ -90,7 +94,7 @@ def test_every_demand_of_the_target_is_a_gate() -> None:
 
 @pytest.mark.parametrize(("over", "verdict"), [(1.0, Verdict.PASS), (0.8, Verdict.FAIL)])
 def test_the_champion_is_a_gate_where_there_is_one(over: float, verdict: Verdict) -> None:
-    timed = Timed(timing=timing(), over_champion=Interval(value=over, lower=over - 0.01, upper=over + 0.01))
+    timed = TIMED.model_copy(update={"over_champion": Interval(value=over, lower=over - 0.01, upper=over + 0.01)})
 
     assert verdicts(judged(timed=timed))["regression"] is verdict
 
@@ -105,8 +109,27 @@ def test_a_drop_beyond_the_limit_fails_and_one_across_it_is_inconclusive() -> No
     assert judged(validated=with_drop(0.001, 0.05)).decision.verdict is Verdict.INCONCLUSIVE
 
 
+def test_int8_that_executes_in_fp32_fails_however_fast_it_is() -> None:
+    fell_back = TIMED.model_copy(update={"profile": profile("int8", "fp32", "fp32")})
+
+    assert verdicts(judged(timed=fell_back)) == dict.fromkeys(MEASURED_GATES, Verdict.PASS) | {
+        "precision": Verdict.FAIL
+    }
+
+
+def test_a_candidate_that_was_given_up_fails_by_its_accuracy_and_not_for_want_of_a_timing() -> None:
+    bad = MEASURED.model_copy(update={"drop": 0.5, "drop_lower": 0.3, "drop_upper": 0.7, "n": 48, "available": 1000})
+    evidence = judged(
+        validated=VALIDATED.model_copy(update={"accuracy": bad}),
+        timed=failed("benchmark", Verdict.SKIPPED, "not timed"),
+    )
+
+    assert evidence.decision.verdict is Verdict.FAIL
+    assert list(evidence.gates) == ["parity", "accuracy"]
+
+
 def test_a_latency_that_never_settled_is_inconclusive() -> None:
-    timed = Timed(timing=timing(settled=False), over_champion=None)
+    timed = TIMED.model_copy(update={"timing": timing(settled=False)})
 
     assert judged(timed=timed).decision.verdict is Verdict.INCONCLUSIVE
 

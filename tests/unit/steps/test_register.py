@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from slipway.errors import BadInputError
-from slipway.records import Decision, Release, Verdict
+from slipway.records import Decision, Layer, Profile, Release, Verdict
 from slipway.steps.register import register
 from slipway.stores.objects import ObjectStore
+from slipway.stores.registry import evidence_sha256
 from tests.fakes.evidence import evidence
 from tests.fakes.evidence import release as release_of
 from tests.fakes.registry import FakeRegistry
@@ -49,6 +50,20 @@ def test_every_candidate_is_recorded_and_the_chosen_one_registered_once(objects:
 
     assert register(registry, objects, release, engines, (files["report.md"],)) == recorded
     assert len(registry.models["digits.x86"].versions) == 1
+
+
+def test_profile_and_attachments_are_kept_beside_the_evidence(objects: ObjectStore, tmp_path: Path) -> None:
+    for name in ("engine.onnx", "trace.json"):
+        (tmp_path / name).write_text(f"bytes of {name}")
+    engine, trace = objects.put(tmp_path / "engine.onnx"), objects.put(tmp_path / "trace.json")
+    layer = Layer(name="conv_1", kind="Conv", precision="fp32", multiplies=True, time_us=3.0)
+    profile = Profile(tool="onnxruntime", layers=(layer,), calls=10, batch=1, threads=1)
+    found = evidence(engine.digest, profile=profile, attachments=(trace,))
+    registry = FakeRegistry()
+
+    register(registry, objects, release_of(found), (engine,), ())
+
+    assert registry.attached == {evidence_sha256(found): ["trace.json", "profile.csv"]}
 
 
 def test_a_candidate_whose_file_is_not_given_is_refused(objects: ObjectStore) -> None:

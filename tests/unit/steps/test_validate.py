@@ -8,12 +8,23 @@ import pytest
 import torch
 
 from slipway.config import AccuracyParams
-from slipway.errors import RejectedError
+from slipway.decisions.gates import accuracy_gate
+from slipway.errors import BadInputError, RejectedError
 from slipway.exports.program import export_program
-from slipway.measure.accuracy import load_predictions
-from slipway.records import Built, Form
+from slipway.measure.arrays import read_arrays
+from slipway.measure.predictions import load_predictions
+from slipway.records import Built, DataSource, Form, Verdict
 from slipway.steps.validate import evaluate_reference, validate
-from tests.unit.steps.material import EXAMPLES, SIGNATURE, WRONG_LABELS, Material, answers, images, tiny_module
+from tests.unit.steps.material import (
+    EXAMPLES,
+    SIGNATURE,
+    WRONG_LABELS,
+    Material,
+    answers,
+    images,
+    tiny_module,
+    write_data,
+)
 from tests.unit.steps.records import ACCURACY
 
 
@@ -74,8 +85,15 @@ def test_a_worse_model_is_compared_example_by_example(material: Material, tmp_pa
     assert done.accuracy.drop_lower > 0.1
     assert done.accuracy.worst_class is not None
     assert done.accuracy.worst_class.startswith("class 5: ")
-    outputs, _ = load_predictions(material.objects.path(done.predictions))
+    outputs, labels = load_predictions(material.objects.path(done.predictions))
     np.testing.assert_allclose(outputs["logits"], answers(module, images(EXAMPLES)), rtol=1e-4, atol=1e-4)
+    (class_5,) = (one for one in done.accuracy.per_class if one.label == "5")
+    assert (class_5.n, class_5.candidate) == (int(np.sum(labels == 5)), 0)
+    assert sum(one.n for one in done.accuracy.per_class) == EXAMPLES
+    assert done.scores is not None
+    scores = read_arrays(material.objects.path(done.scores))
+    np.testing.assert_array_equal(scores["candidate"], expected == labels)
+    np.testing.assert_array_equal(scores["target"], labels)
 
 
 def test_outputs_of_nan_are_rejected(material: Material, tmp_path: Path) -> None:
@@ -97,3 +115,84 @@ def test_outputs_of_another_shape_are_rejected(material: Material, tmp_path: Pat
 
     with pytest.raises(RejectedError, match=r"output 'logits' has shape \(60, 9\) in the candidate"):
         validate(material.objects, built, material.data, material.predictions, ACCURACY, 1)
+
+
+def of_one_class(folder: Path, material: Material) -> Built:
+    """A candidate that knows class 0 alone."""
+    module = copy.deepcopy(tiny_module())
+    with torch.no_grad():
+        module.head.bias[0] += 1000
+    return changed(material, folder, module)
+
+
+@pytest.fixture
+def many(material: Material, tmp_path: Path) -> DataSource:
+    """400 examples, all labelled as the reference answers them."""
+    inputs = images(400, seed=5)
+    return write_data(tmp_path / "many", inputs, answers(material.module, inputs).argmax(1))
+
+
+def test_a_hopeless_candidate_is_given_up_after_tens_of_examples(
+    material: Material, many: DataSource, tmp_path: Path
+) -> None:
+    reference = evaluate_reference(material.objects, material.reference, many, ACCURACY, 1)
+    built = of_one_class(tmp_path, material)
+
+    done = validate(material.objects, built, many, reference, ACCURACY, 1, give_up_drop=ACCURACY.max_drop)
+
+    n = done.accuracy.n
+    assert n <= 48
+    assert (done.accuracy.available, done.parity.n) == (400, n)
+    assert accuracy_gate(ACCURACY, done.accuracy).verdict is Verdict.FAIL
+    assert done.accuracy.drop > 0.5
+    assert done.scores is not None
+    scores = read_arrays(material.objects.path(done.scores))
+    outputs, target = load_predictions(material.objects.path(done.predictions))
+    assert len(scores["example"]) == len(target) == len(outputs["logits"]) == n
+    inputs = images(400, seed=5)[scores["example"]]
+    np.testing.assert_allclose(outputs["logits"][:, 1:], answers(material.module, inputs)[:, 1:], atol=1e-4)
+
+
+def test_nothing_is_given_up_unless_asked_for_and_never_a_good_candidate(
+    material: Material, many: DataSource, tmp_path: Path
+) -> None:
+    reference = evaluate_reference(material.objects, material.reference, many, ACCURACY, 1)
+    good, bad = material.built("fp32", "onnxruntime", Form.ONNX), of_one_class(tmp_path, material)
+
+    kept = validate(material.objects, good, many, reference, ACCURACY, 1, give_up_drop=ACCURACY.max_drop)
+    assert (kept.accuracy.n, kept.accuracy.drop) == (400, 0)
+    assert validate(material.objects, bad, many, reference, ACCURACY, 1).accuracy.n == 400
+    assert validate(material.objects, bad, many, reference, ACCURACY, 1, give_up_drop=0.95).accuracy.n == 400
+
+
+def test_a_metric_without_scores_of_0_and_1_has_no_probe(material: Material) -> None:
+    policy = AccuracyParams(metric="macro_f1")
+    assert material.predictions.probe is not None
+    reference = evaluate_reference(material.objects, material.reference, material.data, policy, 1)
+    assert reference.probe is None
+
+    built = material.built("fp32", "onnxruntime", Form.ONNX)
+    done = validate(material.objects, built, material.data, reference, policy, 1, give_up_drop=0.01)
+    assert (done.accuracy.metric, done.accuracy.n, done.scores) == ("macro_f1", EXAMPLES, None)
+
+
+def test_a_label_that_is_none_of_the_classes_is_told_with_its_file(material: Material, tmp_path: Path) -> None:
+    labels = np.zeros(10, np.int64)
+    labels[7] = 10
+    data = write_data(tmp_path / "test", images(10), labels)
+
+    with pytest.raises(
+        BadInputError,
+        match=r"^metric 'top1' cannot score array 'target' of .*/shard-00001\.npz: labels must lie in 0\.\.9",
+    ):
+        evaluate_reference(material.objects, material.reference, data, ACCURACY, 1)
+
+
+def test_a_reference_that_answers_nan_is_bad_input(material: Material, tmp_path: Path) -> None:
+    module = copy.deepcopy(tiny_module())
+    with torch.no_grad():
+        module.head.bias[3] = torch.nan
+    built = changed(material, tmp_path, module)
+
+    with pytest.raises(BadInputError, match="the reference itself cannot be scored: outputs hold NaN"):
+        evaluate_reference(material.objects, built, material.data, ACCURACY, 1)

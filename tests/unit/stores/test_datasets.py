@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slipway.errors import BadInputError
-from slipway.stores.datasets import Batch, batches, examples, overlap, shards, write_batches, write_shards
+from slipway.stores.datasets import Batch, batches, count, examples, overlap, shards, write_batches, write_shards
 
 X = np.arange(20, dtype=np.float32).reshape(10, 2)
 Y = np.arange(10)
@@ -49,6 +49,24 @@ def test_batches_hold_every_example_once_in_order(directory: Path) -> None:
     assert [len(batch) for batch in found] == [3, 1, 3, 1, 2]
     np.testing.assert_array_equal(np.concatenate([batch.inputs["x"] for batch in found]), X)
     np.testing.assert_array_equal(np.concatenate([batch.target for batch in found if batch.target is not None]), Y)
+
+
+def test_each_batch_tells_the_shard_it_came_from(directory: Path) -> None:
+    assert [batch.path for batch in batches(directory, ["x"], 100)] == shards(directory)
+
+
+def test_whoever_keeps_a_batch_keeps_no_more_of_its_shard(directory: Path) -> None:
+    kept = [batch.inputs["x"] for batch in batches(directory, ["x"], 3)]
+    assert [array.base for array in kept] == [None] * len(kept)
+
+
+def test_examples_are_counted_without_reading_them(directory: Path) -> None:
+    assert count(directory) == 10
+    np.savez_compressed(directory / "shard-00001.npz", x=X, target=np.zeros((7, 3), order="F"))
+    assert count(directory) == 13
+    (directory / "shard-00001.npz").write_bytes(b"not a zip")
+    with pytest.raises(BadInputError, match=r"cannot read shard .*shard-00001\.npz"):
+        count(directory)
 
 
 def test_targets_are_left_out_when_not_asked_for(tmp_path: Path) -> None:

@@ -35,12 +35,18 @@ def client(registry: MlflowRegistry) -> MlflowClient:
 
 def _record(registry: MlflowRegistry, directory: Path, model: str) -> tuple[RecordedRelease, Evidence]:
     """A release of one candidate with a file and one without, and a report."""
-    engine, report = directory / "engine.onnx", directory / "report.md"
+    engine, report, trace = directory / "engine.onnx", directory / "report.md", directory / "trace.json"
     engine.write_text(model)
     report.write_text("# Report")
+    trace.write_text("{}")
     found = evidence(digest_of(engine))
     failed = evidence(None, decision=Decision(verdict=Verdict.ERROR, reasons=("build: crashed",)), timing=None)
-    recorded = registry.record_release(release(found, failed, model=model), {str(found.digest): engine}, [report])
+    recorded = registry.record_release(
+        release(found, failed, model=model),
+        {str(found.digest): engine},
+        [report],
+        attachments={evidence_sha256(found): [trace]},
+    )
     return recorded, found
 
 
@@ -71,7 +77,7 @@ def test_a_release_is_a_parent_run_with_a_child_per_candidate(
         "threads": "1",
         "model_uri": "models:/digits/1",
     }
-    assert [file.path for file in client.list_artifacts(child.info.run_id)] == ["evidence.json"]
+    assert [file.path for file in client.list_artifacts(child.info.run_id)] == ["evidence.json", "trace.json"]
     assert child.inputs is not None
     assert child.inputs.dataset_inputs[0].dataset.digest == DATA_MD5
 

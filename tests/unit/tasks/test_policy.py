@@ -18,6 +18,7 @@ import slipway
 import tasks
 from slipway.errors import BadInputError, InfrastructureError, RejectedError
 from slipway.records import CandidateSpec, DataSource, Decision, Failure, Form, Predictions, Verdict
+from slipway.steps.budget import Budget
 from slipway.stores.objects import ObjectStore
 from tasks import policy
 from tasks.policy import ContentPolicy, surroundings
@@ -60,9 +61,10 @@ def test_equal_content_gives_equal_keys(tmp_path: Path) -> None:
     assert key(again) == key(INPUTS)
 
 
-def test_places_are_not_content(tmp_path: Path) -> None:
-    here = INPUTS | {"objects": ObjectStore(tmp_path / "here"), "registry": FakeRegistry()}
+def test_places_and_budgets_are_not_content(tmp_path: Path) -> None:
+    here = INPUTS | {"objects": ObjectStore(tmp_path / "here"), "registry": FakeRegistry(), "budget": None}
     there = INPUTS | {"objects": ObjectStore(tmp_path / "there"), "registry": FakeRegistry()}
+    there |= {"budget": Budget(start=0.0, seconds=60.0)}
 
     assert key(here) == key(there) == key(INPUTS)
 

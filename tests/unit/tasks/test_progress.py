@@ -10,7 +10,7 @@ import pytest
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed, Running
 
-from slipway.errors import InfrastructureError
+from slipway.errors import InfrastructureError, NotMeasuredError
 from slipway.records import Verdict
 from slipway.steps.progress import Event
 from tasks.progress import on_change
@@ -38,6 +38,7 @@ def change(state: State[Any], name: str = "build", run: str = "build bf16/openvi
         (Completed(data=BUILT), Event("bf16/openvino", "build", "done", "")),
         (Completed(data=BUILT, name="Cached"), Event("bf16/openvino", "build", "cached", "")),
         (Failed(data=InfrastructureError("down")), Event("bf16/openvino", "build", "ERROR", "down")),
+        (Failed(data=NotMeasuredError("too late")), Event("bf16/openvino", "build", "SKIPPED", "too late")),
         (
             Completed(data=failed("quantize", Verdict.SKIPPED, "no Linear layer")),
             Event("bf16/openvino", "quantize", "SKIPPED", "no Linear layer"),

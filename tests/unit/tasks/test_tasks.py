@@ -20,7 +20,7 @@ from tasks.report import report
 from tasks.validate import validate
 from tests.fakes.evidence import DATA_MD5, HARDWARE, SIGNATURE, evidence, release
 from tests.fakes.registry import FakeRegistry
-from tests.unit.steps.records import ACCURACY, artifact, context, failed
+from tests.unit.steps.records import ACCURACY, BUILT, artifact, context, failed
 from tests.unit.steps.registered import register_engine
 
 SPEC = CandidateSpec(target="x86", variant="bf16", engine="openvino")
@@ -44,7 +44,7 @@ def test_an_earlier_failure_goes_through_all_steps_of_a_candidate(objects: Objec
     reference = Predictions(artifact=artifact("9"), metric="top1", value=0.9, n=10)
 
     made = quantize.fn(objects, bound.model, Form.ONNX, EARLIER, "bf16", bound.data, None)
-    built = build.fn(objects, SPEC, made, SIGNATURE)
+    built = build.fn(objects, SPEC, made, SIGNATURE, BUILT, bound.data)
     done = validate.fn(objects, SPEC, built, bound.data, reference, ACCURACY, 1)
 
     assert (made, built, done) == (EARLIER, EARLIER, EARLIER)
@@ -59,6 +59,8 @@ def test_a_definite_no_of_a_step_in_its_process_is_a_failure(objects: ObjectStor
         CandidateSpec(target="x86", variant="int8-static", engine="torch"),
         VariantFile.model_validate(variant),
         SIGNATURE,
+        BUILT,
+        context().data,
     )
 
     assert built.step == "build"  # type: ignore[union-attr]

@@ -1,0 +1,21 @@
+"""Which candidates a limited time is spent on: successive halving that never drops one that could still be best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from slipway.records import Interval
+
+
+def survivors(speedups: Sequence[Interval]) -> tuple[int, ...]:
+    """Indices, ascending, of the candidates worth measuring for longer, by their speed-ups so far (higher is better).
+
+    Kept are the better half by value, rounded up, and every other one whose interval reaches that of one kept: only
+    what is clearly worse than all of the better half is dropped, and of two only a clear loser. Halving by Karnin,
+    Koren and Somekh (2013), "Almost optimal exploration in multi-armed bandits", made cautious by the intervals.
+    """
+    best_first = sorted(range(len(speedups)), key=lambda index: -speedups[index].value)
+    half = best_first[: math.ceil(len(speedups) / 2)]
+    within_reach = min((speedups[index].lower for index in half), default=0.0)
+    return tuple(i for i, own in enumerate(speedups) if i in half or own.upper >= within_reach)
