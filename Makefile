@@ -49,7 +49,7 @@ demo: $(INSTALLED) ## the whole chain on an example model: EXAMPLE=digits (defau
 	$(BIN)/slipway demo $(EXAMPLE)
 
 test: $(INSTALLED) ## unit, contract and end-to-end tests, with coverage
-	$(BIN)/pytest -m "not integration and not gpu and not slow" --cov
+	$(BIN)/pytest -m "not integration and not gpu and not slow" --numprocesses 2 --dist loadfile --cov
 
 check: $(INSTALLED) ## lint, format, types and the direction of imports
 	$(BIN)/ruff check

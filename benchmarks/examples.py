@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,16 @@ def table(result: dict[str, Any]) -> str:
     lines = []
     for target in result["targets"].values():
         reference, hardware = target["reference"], target["hardware"]
-        lines += [_line(HEADINGS), _line("---" for _ in HEADINGS)]
+        lines += [line(HEADINGS), line("---" for _ in HEADINGS)]
         p50, p99 = (f"{reference[name]:.3f}" for name in ("latency_p50_ms", "latency_p99_ms"))
-        lines += [_line(("reference", "eager fp32", f"{reference['value']:.4f}", "", p50, p99, "1", "", ""))]
-        lines += [_line(_row(c, c["digest"] == target["chosen"])) for c in target["candidates"] if c["digest"]]
+        lines += [line(("reference", "eager fp32", f"{reference['value']:.4f}", "", p50, p99, "1", "", ""))]
+        lines += [line(_row(c, c["digest"] == target["chosen"])) for c in target["candidates"] if c["digest"]]
         skipped = [f"{c['variant']}/{c['engine']}" for c in target["candidates"] if not c["digest"]]
-        machine = f"{hardware['cpu']}, {hardware['cores']} cores, {', '.join(hardware['isa'])}"
-        lines += ["", f"Measured on {machine}, batch 1. Skipped, each with its reason: {', '.join(skipped)}.", ""]
+        lines += [
+            "",
+            f"Measured on {machine(hardware)}, batch 1. Skipped, each with its reason: {', '.join(skipped)}.",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -57,17 +61,30 @@ def _row(candidate: dict[str, Any], chosen: bool) -> list[str]:
     return [f"**{cell}**" for cell in cells] if chosen else cells
 
 
-def _line(cells: Any) -> str:
+def line(cells: Iterable[str]) -> str:
+    """One line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
+
+
+def machine(hardware: dict[str, Any]) -> str:
+    """What was measured on, in words."""
+    return f"{hardware['cpu']}, {hardware['cores']} cores, {', '.join(hardware['isa'])}"
+
+
+def write(document: Path, name: str, script: str, fresh: str) -> None:
+    """Put ``fresh`` between the markers of ``name`` in ``document``."""
+    text = document.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}: {script} -->", f"<!-- {name}: end -->"
+    text, found = re.subn(f"{begin}.*?{end}", lambda _: f"{begin}\n{fresh}{end}", text, flags=re.DOTALL)
+    if found != 1:
+        raise SystemExit(f"{document} has {found} places marked {begin} ... {end}; it should have one")
+    document.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
     """Replace what stands between the markers of each example in README.md."""
     for example in EXAMPLES:
-        text = README.read_text(encoding="utf-8")
-        begin, end = f"<!-- {example}: benchmarks/examples.py -->", f"<!-- {example}: end -->"
-        fresh = f"{begin}\n{table(release(example))}{end}"
-        README.write_text(re.sub(f"{begin}.*?{end}", lambda _, new=fresh: new, text, flags=re.DOTALL), encoding="utf-8")
+        write(README, example, "benchmarks/examples.py", table(release(example)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect.futures import PrefectFuture
 
-from slipway.config import Params
+from slipway.config import CalibrationParams, Params
 from slipway.engines import engine
 from slipway.records import Built, CandidateSpec, Failure, Form, Predictions, Validated
 from slipway.steps.budget import Budget
@@ -18,6 +18,7 @@ from slipway.steps.judge import Context
 from slipway.steps.outcomes import failure
 from slipway.steps.progress import Event, tell
 from slipway.stores.objects import DamagedObjectError, MissingObjectError, ObjectStore
+from slipway.variants import variant as variant_kind
 from tasks.build import build
 from tasks.export import export
 from tasks.quantize import quantize
@@ -68,12 +69,12 @@ class Lanes:
 def start(params: Params, objects: ObjectStore, context: Context, budget: Budget | None) -> list[Lanes]:
     """Submit every step of every candidate; exports and variants are shared by all engines that build from them."""
     specs = {name: candidates(params, name) for name in params.targets}
-    made = _start_variants(objects, context, [spec for found in specs.values() for spec in found], budget)
+    made = _start_variants(params, objects, context, [spec for found in specs.values() for spec in found], budget)
     return [_start_target(params, objects, context, name, specs[name], made, budget) for name in params.targets]
 
 
 def _start_variants(
-    objects: ObjectStore, context: Context, specs: Iterable[CandidateSpec], budget: Budget | None
+    params: Params, objects: ObjectStore, context: Context, specs: Iterable[CandidateSpec], budget: Budget | None
 ) -> Made:
     pairs = sorted(wanted(specs))
     exported = {
@@ -81,8 +82,11 @@ def _start_variants(
     }
     made = {}
     for variant, form in pairs:
-        data = (context.data, context.calibration)
-        file = quantize.submit(objects, context.model, form, exported[form], variant, *data, budget)
+        # What a variant does not read is no part of its key: other calibration data leave it as it is.
+        calibrated = variant_kind(variant).needs_calibration
+        data = (context.data, context.calibration if calibrated else None)
+        ranges = params.calibration if calibrated else CalibrationParams()
+        file = quantize.submit(objects, context.model, form, exported[form], variant, *data, ranges, budget)
         made[variant, form] = (("export", exported[form]), ("quantize", file))
     return made
 

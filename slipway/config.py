@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from slipway.errors import BadInputError, nearest
 
-VARIANTS = ("fp32", "bf16", "int8-dynamic", "int8-static")
+VARIANTS = ("fp32", "bf16", "fp16", "int8-dynamic", "int8-static", "int8-mixed")
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -43,6 +43,16 @@ class AccuracyParams(Section):
     def measured(self) -> AccuracyParams:
         """What a measurement depends on, all that only judges it at its default: judging anew measures nothing anew."""
         return AccuracyParams(metric=self.metric, confidence=self.confidence)
+
+
+class CalibrationParams(Section):
+    """How the ranges of int8 activations follow from calibration examples; ``percentile`` is of ``ranges: percentile``.
+
+    A percentile of 99.99 leaves out 0.005% of an activation's values at either end.
+    """
+
+    ranges: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
 
 
 class SloParams(Section):
@@ -122,6 +132,7 @@ class Params(Section):
     accuracy: AccuracyParams = AccuracyParams()
     precision: PrecisionParams = PrecisionParams()
     latency: LatencyParams = LatencyParams()
+    calibration: CalibrationParams = CalibrationParams()
     variants: Annotated[tuple[str, ...], Field(min_length=1)] = ("fp32",)
     targets: Annotated[dict[str, TargetParams], Field(min_length=1)]
     canary: CanaryParams = CanaryParams()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import task
 
+from slipway.config import CalibrationParams
 from slipway.records import DataSource, Exported, Failure, ModelSource, VariantFile
 from slipway.steps.budget import Budget, require_time
 from slipway.steps.isolated import isolated
@@ -22,8 +23,9 @@ def quantize(
     variant: str,
     data: DataSource,
     calibration: DataSource | None,
+    ranges: CalibrationParams,
     budget: Budget | None = None,
 ) -> VariantFile | Failure:
     """The variant's file, or why there is none."""
     require_time(budget, "quantize")
-    return definite(isolated(quantize_step))(objects, source, exported, variant, data, calibration)
+    return definite(isolated(quantize_step))(objects, source, exported, variant, data, calibration, ranges)

@@ -129,13 +129,13 @@ def export_command(form: FormOption, params: ParamsOption = DEFAULT_PARAMS) -> N
 
 
 @app.command("quantize")
-def quantize_command(variant: VariantOption, form: FormOption) -> None:
+def quantize_command(variant: VariantOption, form: FormOption, params: ParamsOption = DEFAULT_PARAMS) -> None:
     """Make one variant in one form."""
-    shop = workshop()
+    described, shop = load_params(params), workshop()
     exported = bundles.load_outcome(OUT / "export" / form, Exported, shop.objects)
     data = bundles.load(OUT / "verify" / variant, CheckedData, shop.objects)
     sources = (_unchanged(data.test), data.calibration and _unchanged(data.calibration))
-    made = definite(quantize)(shop.objects, _load_source(shop), exported, variant, *sources)
+    made = definite(quantize)(shop.objects, _load_source(shop), exported, variant, *sources, described.calibration)
     _finish(shop, made, "quantize", variant, form)
 
 

@@ -26,6 +26,7 @@ NAME = "onnxruntime"
 PROVIDER = "CPUExecutionProvider"
 REFUSED = {
     "bf16": "its CPU provider has no bfloat16 kernel for Conv, MatMul or Gemm; use openvino or torchscript",
+    "fp16": "its CPU provider has no float16 kernel for Conv, MatMul or Gemm and would run in fp32; use torchscript",
 }
 SILENT = 4  # ONNX Runtime's severity "fatal": everything below is raised as well as logged
 DTYPES = {

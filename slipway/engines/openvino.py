@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 NAME = "openvino"
 MODEL = "model.xml"
 PRECISION_KEY = ["slipway", "inference_precision"]
+INFERENCE_PRECISIONS = {"bf16": "bf16", "fp16": "f16"}
+# What OpenVINO would do without being asked, on a CPU that lacks the instructions.
+INSTEAD = {
+    "bf16": "bfloat16 instructions (AVX512-BF16 or AMX), and would emulate them slower than fp32",
+    "f16": "float16 instructions (AVX512-FP16 or AMX-FP16), and would compute in bfloat16",
+}
 
 
 class OpenVinoEngine:
@@ -44,19 +50,18 @@ class OpenVinoEngine:
 
         Raises:
             BadInputError: the source is not ONNX, or its names are not the signature's.
-            UnsupportedError: an operator is unknown to OpenVINO, or the variant is bf16 and this CPU has no bfloat16.
+            UnsupportedError: an operator is unknown to OpenVINO or answered wrongly by it, or this CPU does not
+                compute in the variant's precision.
         """
         _decline_telemetry()
         import openvino
 
         core = openvino.Core()
-        precision = "bf16" if options.variant == "bf16" else "f32"
-        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise UnsupportedError(
-                f"engine {NAME} cannot execute bf16: this CPU has no bfloat16 instructions (AVX512-BF16 or AMX), "
-                "and would emulate them slower than fp32"
-            )
+        precision = INFERENCE_PRECISIONS.get(options.variant, "f32")
+        if reason := INSTEAD.get(precision) if not _computes_in(core, precision) else None:
+            raise UnsupportedError(f"engine {NAME} cannot execute {options.variant}: this CPU has no {reason}")
         model = _read(core, source, "an ONNX model")
+        _refuse_dynamic_ifs(model)
         _keep_only_signature_names(model, source, options.signature)
         _name_by_position(model)
         model.set_rt_info(precision, PRECISION_KEY)
@@ -102,14 +107,15 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": model.get_rt_info(PRECISION_KEY).value,
             **further,
         }
-        return OpenVinoSession(core.compile_model(model, "CPU", settings))
+        signature = Signature(inputs=_specs(model.inputs), outputs=_specs(model.outputs))
+        return OpenVinoSession(core.compile_model(model, "CPU", settings), signature)
 
 
 class OpenVinoSession(CheckedSession):
     """A compiled model with one reused infer request."""
 
-    def __init__(self, compiled: openvino.CompiledModel) -> None:
-        super().__init__(Signature(inputs=_specs(compiled.inputs), outputs=_specs(compiled.outputs)))
+    def __init__(self, compiled: openvino.CompiledModel, signature: Signature) -> None:
+        super().__init__(signature)  # the model's: compiled, a port also bears the names of what was fused into it
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._output_names = tuple(spec.name for spec in self.outputs)
@@ -140,6 +146,11 @@ def _decline_telemetry() -> None:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is Python's mark of an absent module
 
 
+def _computes_in(core: openvino.Core, precision: str) -> bool:
+    capability = {"bf16": "BF16", "f16": "FP16"}.get(precision)
+    return capability is None or capability in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _read(core: openvino.Core, path: Path, wanted: str) -> openvino.Model:
     if not path.is_file():
         raise bad_file(NAME, path, wanted)
@@ -150,6 +161,27 @@ def _read(core: openvino.Core, path: Path, wanted: str) -> openvino.Model:
             reason = str(error).strip().splitlines()[-1]
             raise UnsupportedError(f"engine {NAME} cannot execute this model: {reason}") from error
         raise bad_file(NAME, path, wanted) from error
+
+
+def _refuse_dynamic_ifs(model: openvino.Model) -> None:
+    """Refuse an If whose result has a dynamic shape, in the model itself or in the body of another operation.
+
+    OpenVINO 2026.4.1's CPU plugin lays out what follows such an If before it knows the shape, and answers with memory
+    that nothing wrote.
+    """
+    bodies = [model]
+    while bodies:
+        for operation in bodies.pop().get_ops():
+            kind = operation.get_type_name()
+            if kind == "If" and any(port.get_partial_shape().is_dynamic for port in operation.outputs()):
+                raise UnsupportedError(
+                    f"engine {NAME} cannot execute this model: behind an If whose result has a dynamic shape "
+                    f"({operation.get_friendly_name()}) its CPU plugin answers wrongly; use onnxruntime or torchscript"
+                )
+            if kind == "If":
+                bodies += [operation.get_function(branch) for branch in (0, 1)]
+            elif kind in {"Loop", "TensorIterator"}:
+                bodies.append(operation.get_function())
 
 
 def _keep_only_signature_names(model: openvino.Model, source: Path, signature: Signature) -> None:
@@ -172,7 +204,7 @@ def _name_by_position(model: openvino.Model) -> None:
             operation.set_friendly_name(f"{operation.get_type_name()}.{position}")
 
 
-def _specs(ports: list[openvino.ConstOutput]) -> tuple[TensorSpec, ...]:
+def _specs(ports: list[openvino.Output]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(
             name=port.get_any_name(),

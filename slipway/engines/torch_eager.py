@@ -25,9 +25,13 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "torch"
+_AROUND_FP32 = (
+    "eager PyTorch would run its quantize and dequantize nodes around fp32 kernels, slower than fp32; "
+    "use onnxruntime or openvino"
+)
 REFUSED = {
-    "int8-static": "eager PyTorch would run its quantize and dequantize nodes around fp32 kernels, slower than fp32; "
-    "use onnxruntime or openvino",
+    "int8-static": _AROUND_FP32,
+    "int8-mixed": _AROUND_FP32,
     "int8-dynamic": "packed int8 weights cannot be saved in a torch.export program; use torchscript or onnxruntime",
 }
 

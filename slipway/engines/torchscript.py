@@ -21,10 +21,11 @@ from slipway.errors import UnsupportedError
 from slipway.records import Form, Option, Profile
 
 NAME = "torchscript"
-REFUSED = {
-    "int8-static": "traced, a statically quantized program runs its quantize and dequantize nodes around fp32 kernels; "
-    "use onnxruntime or openvino",
-}
+_AROUND_FP32 = (
+    "traced, a statically quantized program runs its quantize and dequantize nodes around fp32 kernels; "
+    "use onnxruntime or openvino"
+)
+REFUSED = {"int8-static": _AROUND_FP32, "int8-mixed": _AROUND_FP32}
 
 
 class TorchScriptEngine:

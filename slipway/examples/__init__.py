@@ -13,6 +13,8 @@ __all__ = ["EXAMPLES", "Example", "Reporter", "example", "example_of"]
 EXAMPLES = {
     "digits": "slipway.examples.digits:EXAMPLE",
     "cifar10": "slipway.examples.cifar10:EXAMPLE",
+    "fashion": "slipway.examples.fashion:EXAMPLE",
+    "ecg5000": "slipway.examples.ecg5000:EXAMPLE",
 }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from slipway.examples.downloads import Package
 from slipway.examples.recipe import Example, Reporter, Split
+from slipway.records import TensorSpec
 
 if TYPE_CHECKING:
     from slipway.examples.resnet import ResNet
@@ -101,7 +102,8 @@ EXAMPLE = Example(
     name="cifar10",
     model_name="cifar10-resnet56",
     params=Path(__file__).with_name("cifar10.yaml"),
-    channels=3,
+    input=TensorSpec(name="image", dtype="float32", shape=(-1, 3, 32, 32)),
+    classes=10,
     sources=tuple(Path(__file__).with_name(name) for name in ("cifar10.py", "resnet.py")),
     distributions=("torch", "numpy", "pillow"),
     make=make,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.examples.recipe import Example, Reporter, Split
+from slipway.examples.training import Progress, Schedule, told, train_classifier
+from slipway.records import TensorSpec
 
 if TYPE_CHECKING:
     from slipway.examples.resnet import ResNet
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 MODEL_NAME = "digits-resnet"
 N_TEST = 1000
 N_CALIBRATION = 256
-SEED = 0
-EPOCHS = 8
-BATCH_SIZE = 32
-PEAK_LEARNING_RATE = 0.1
+SPLIT_SEED = 0
+SCHEDULE = Schedule(epochs=8, batch_size=32, peak_learning_rate=0.1)
 
 
 def load_splits() -> dict[str, Split]:
@@ -32,7 +30,7 @@ def load_splits() -> dict[str, Split]:
     pixels, labels = load_digits(return_X_y=True)
     images = upsample(pixels.reshape(-1, 8, 8) / 16)[:, np.newaxis]
     images_train, images_test, labels_train, labels_test = train_test_split(
-        images, labels.astype(np.int64), test_size=N_TEST, stratify=labels, random_state=SEED
+        images, labels.astype(np.int64), test_size=N_TEST, stratify=labels, random_state=SPLIT_SEED
     )
     return {
         "train": Split(images_train, labels_train),
@@ -52,56 +50,25 @@ def upsample(images: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return enlarged.astype(np.float32)
 
 
-def train(split: Split, progress: Callable[[int, int, float], None]) -> ResNet:
-    """A residual network of 0.3 million weights, in evaluation mode; ``progress`` gets (epoch, epochs, mean loss).
-
-    Stochastic gradient descent under the one-cycle schedule (Smith & Topin 2019), on one thread: the weights then do
-    not depend on how many cores there are, and two threads on two busy cores are slower than one.
-    """
+def train(split: Split, progress: Progress) -> ResNet:
+    """A residual network of 0.3 million weights, trained by stochastic gradient descent."""
     import torch
-    from torch.nn.functional import cross_entropy
 
     from slipway.examples.resnet import ResNet
 
-    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
-    with _one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        module = ResNet(channels_in=1, widths=(32, 64, 128), blocks=1)
-        optimizer = torch.optim.SGD(module.parameters(), PEAK_LEARNING_RATE, 0.9, weight_decay=5e-4, nesterov=True)
-        steps = EPOCHS * -(-len(labels) // BATCH_SIZE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, steps, pct_start=0.25)
-        for epoch in range(1, EPOCHS + 1):
-            total = 0.0
-            for batch in torch.split(torch.randperm(len(labels)), BATCH_SIZE):
-                loss = cross_entropy(module(images[batch]), labels[batch], label_smoothing=0.05)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch's own annotation is incomplete
-                optimizer.step()
-                schedule.step()
-                total += loss.item() * len(batch)
-            progress(epoch, EPOCHS, total / len(labels))
-    return module.eval()
+    def optimizer(module: ResNet) -> torch.optim.Optimizer:
+        return torch.optim.SGD(module.parameters(), SCHEDULE.peak_learning_rate, 0.9, weight_decay=5e-4, nesterov=True)
 
+    def untrained() -> ResNet:
+        return ResNet(channels_in=1, widths=(32, 64, 128), blocks=1)
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return train_classifier(untrained, optimizer, split, SCHEDULE, progress)
 
 
 def make(root: Path, progress: Reporter) -> tuple[dict[str, Split], ResNet]:  # noqa: ARG001 - nothing is downloaded
     """The splits, and the network trained on the first."""
     splits = load_splits()
-    module = train(
-        splits["train"],
-        lambda epoch, epochs, loss: progress(f"training {MODEL_NAME}: epoch {epoch}/{epochs}, loss {loss:.2f}"),
-    )
+    module = train(splits["train"], told(MODEL_NAME, progress))
     return splits, module
 
 
@@ -109,8 +76,9 @@ EXAMPLE = Example(
     name="digits",
     model_name=MODEL_NAME,
     params=Path("params.yaml"),
-    channels=1,
-    sources=(Path(__file__), Path(__file__).with_name("resnet.py")),
+    input=TensorSpec(name="image", dtype="float32", shape=(-1, 1, 32, 32)),
+    classes=10,
+    sources=tuple(Path(__file__).with_name(name) for name in ("digits.py", "resnet.py", "training.py")),
     distributions=("torch", "numpy", "scikit-learn"),
     make=make,
 )

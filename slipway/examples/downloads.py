@@ -1,4 +1,4 @@
-"""Pinned packages fetched with the ordinary clients (pip, npm) and checked; never installed, never passed on."""
+"""Pinned packages fetched with the ordinary clients (pip, npm, apt) and checked; never installed, never passed on."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from typing import Literal
 from slipway.errors import BadInputError, InfrastructureError, TamperedError
 
 TIMEOUT_S = 900
+# What to do where a client is missing; pip comes with Python.
+REMEDIES = {
+    "npm": "install Node.js (on Debian and Ubuntu, `apt install npm`)",
+    "apt-get": "on a system that is neither Debian nor Ubuntu, fetch the package by hand",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
     """One file of a package registry, by name, version and sha256; ``size_mb`` is told while it is fetched."""
 
-    client: Literal["pip", "npm"]
+    client: Literal["pip", "npm", "apt"]
     name: str
     version: str
     filename: str
@@ -31,6 +36,8 @@ class Package:
         """The command that puts the file into the current directory."""
         if self.client == "npm":
             return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
+        if self.client == "apt":
+            return ["apt-get", "download", "--quiet", f"{self.name}={self.version}"]
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
         return [sys.executable, "-m", "pip", "download", *options, f"{self.name}=={self.version}"]
 
@@ -38,7 +45,7 @@ class Package:
         """The file in ``directory``, downloaded unless it is there.
 
         Raises:
-            BadInputError: npm is not installed.
+            BadInputError: the client is not installed.
             TamperedError: the bytes are not those that were pinned.
             InfrastructureError: the download failed, with the client's last words.
         """
@@ -59,9 +66,10 @@ class Package:
                 self.command, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
             )
         except FileNotFoundError as error:
+            program = self.command[0]
             raise BadInputError(
-                f"{wanted} is fetched with npm, which is not installed; install Node.js (on Debian and Ubuntu, "
-                "`apt install npm`)"
+                f"{wanted} is fetched with {program}, which is not installed; {REMEDIES[program]}, or put "
+                f"{self.filename} into {directory.parent}"
             ) from error
         except subprocess.TimeoutExpired as error:
             raise InfrastructureError(f"fetching {wanted} took over {TIMEOUT_S} s; check the network") from error

@@ -30,9 +30,9 @@ SHARD_SIZE = 1000
 
 
 class Split(NamedTuple):
-    """Images (N, channels, 32, 32), float32 in [0, 1], and their labels (N,), int64."""
+    """Inputs (N, ...), float32, as the model takes them, and the class of each (N,), int64."""
 
-    images: npt.NDArray[np.float32]
+    inputs: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
 
 
@@ -46,7 +46,7 @@ class Prepared(Record):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Data, a trained classifier of 32x32 images, and the parameters of its release.
+    """Data, a trained classifier with one input, and the parameters of its release.
 
     ``params`` is absolute, or relative to the project's root. ``make`` yields the splits by name (``test``,
     ``calibration`` and, if the model is trained here, ``train``) and the model. It is called again when one of
@@ -56,18 +56,17 @@ class Example:
     name: str
     model_name: str
     params: Path
-    channels: int
+    input: TensorSpec
+    classes: int
     sources: tuple[Path, ...]
     distributions: tuple[str, ...]
     make: Callable[[Path, Reporter], tuple[dict[str, Split], nn.Module]]
 
     @property
     def signature(self) -> Signature:
-        """One batch of images in, ten logits each out."""
-        return Signature(
-            inputs=(TensorSpec(name="image", dtype="float32", shape=(-1, self.channels, 32, 32)),),
-            outputs=(TensorSpec(name="logits", dtype="float32", shape=(-1, 10)),),
-        )
+        """One batch of inputs in, one logit per class out."""
+        logits = TensorSpec(name="logits", dtype="float32", shape=(-1, self.classes))
+        return Signature(inputs=(self.input,), outputs=(logits,))
 
     @property
     def model_uri(self) -> str:
@@ -134,16 +133,17 @@ class Example:
         return root / "data" / self.name / split
 
     def _write(self, root: Path, name: str, split: Split, progress: Reporter) -> Path:
-        progress(f"writing data/{self.name}/{name}: {len(split.labels)} images")
+        progress(f"writing data/{self.name}/{name}: {len(split.labels)} examples")
         directory = self._directory(root, name)
-        write_shards(directory, {"image": split.images}, split.labels, SHARD_SIZE)
+        write_shards(directory, {self.input.name: split.inputs}, split.labels, SHARD_SIZE)
         return directory
 
     def _register(
         self, registry: Registry, module: nn.Module, splits: dict[str, Split], progress: Reporter
     ) -> ModelVersionRef:
         progress(f"registering {self.model_name}")
-        return registry.log_model(module, self.signature, {"image": splits["test"].images[:2]}, self.model_name)
+        two = {self.input.name: splits["test"].inputs[:2]}
+        return registry.log_model(module, self.signature, two, self.model_name)
 
     def _prepared(self, root: Path, registry: Registry, recipe: str) -> ModelVersionRef:
         """The version registered earlier; BadInputError tells why the example has to be made (again)."""

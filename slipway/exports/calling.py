@@ -126,16 +126,26 @@ def exportable(module: torch.nn.Module, example: Arrays, signature: Signature) -
 def _refusal(
     module: torch.nn.Module, example: Arrays, signature: Signature, batch: int, error: Exception
 ) -> BadInputError:
-    try:
-        run(module, at_batch(example, signature, 1), signature)
-    except Exception:  # noqa: BLE001 - whatever was raised, the cause told is the first run's
+    runs = [
+        size for size in (1, TRACED_BATCH, OTHER_BATCH) if _runs(module, at_batch(example, signature, size), signature)
+    ]
+    if not runs:
         return BadInputError(
             f"the model does not run on its example: {first_line(error)}; do its signature's shapes and dtypes fit it?"
         )
     return BadInputError(
-        f"the model's signature has a dynamic batch (-1), but it runs on a batch of 1 and not of {batch} "
-        f"({first_line(error)}); log it with an input_example of batch >= 2"
+        f"the model's signature has a dynamic batch (-1), but it runs on a batch of {runs[0]} and not of {batch} "
+        f"({first_line(error)}); log it with an input_example of batch >= 2, and have its forward take the batch as "
+        "x.shape[0], never as len(x) or a constant"
     )
+
+
+def _runs(module: torch.nn.Module, arrays: Arrays, signature: Signature) -> bool:
+    try:
+        run(module, arrays, signature)
+    except Exception:  # noqa: BLE001 - a module may raise anything; the cause told is that of its first run
+        return False
+    return True
 
 
 def first_line(error: BaseException) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
+from slipway.config import CalibrationParams
 from slipway.engines.base import Arrays
 from slipway.engines.torch_eager import load_module
 from slipway.errors import BadInputError, UnsupportedError
@@ -15,11 +17,17 @@ from slipway.steps.export import FILE_NAMES
 from slipway.stores.datasets import batches, examples
 from slipway.stores.objects import ObjectStore
 from slipway.variants import variant as kind_of
-from slipway.variants.bf16 import to_bf16
-from slipway.variants.int8_dynamic import quantize_linears, quantize_onnx_dynamic
+from slipway.variants.fp16_onnx import reduce_onnx
+from slipway.variants.int8_dynamic import quantize_linears, quantize_onnx_dynamic, told
+from slipway.variants.int8_mixed import quantize_onnx_mixed
 from slipway.variants.int8_static import quantize_onnx_static
+from slipway.variants.reduced_float import Reduced, to_reduced
 
-CALIBRATION_BATCH = 32
+CALIBRATION_BATCH = 8  # all activations of a batch are in memory at once: about 350 MB of a ResNet-50 at 224 x 224
+MIN_AND_MAX = CalibrationParams()
+TRACED_EXAMPLES = 2
+WATCHED_EXAMPLES = 8  # on which fp16 looks for values beyond its range
+AS_EXPORTED = {("bf16", Form.ONNX), *(("fp32", form) for form in Form)}
 
 
 def quantize(
@@ -29,11 +37,13 @@ def quantize(
     variant: str,
     data: DataSource,
     calibration: DataSource | None,
+    params: CalibrationParams = MIN_AND_MAX,
 ) -> VariantFile:
     """Make ``variant`` from the exported fp32 file; ``data`` gives the examples that tracing needs.
 
     Raises:
         UnsupportedError: the variant makes no sense in this form or for this model.
+        RejectedError: the variant cannot be made of this model, or its answers are no numbers.
         BadInputError: the variant needs calibration data and there is none.
     """
     kind = kind_of(variant)
@@ -41,38 +51,48 @@ def quantize(
         raise UnsupportedError(f"{variant} does not exist as {exported.form}: {kind.summary}")
     if kind.needs_calibration and calibration is None:
         raise BadInputError(f"{variant} needs calibration data: set data.calibration to a DVC-tracked directory")
-    if variant == "fp32" or (variant, exported.form) == ("bf16", Form.ONNX):
+    if (variant, exported.form) in AS_EXPORTED:
         return VariantFile(variant=variant, form=exported.form, artifact=exported.artifact)
     with objects.new_dir() as folder:
         out = folder / FILE_NAMES[exported.form]
-        if exported.form is Form.ONNX:
-            notes = _quantize_onnx(objects.path(exported.artifact), out, variant, source, calibration)
-        else:
+        if exported.form is not Form.ONNX:
             notes = _quantize_module(objects, source, variant, exported.form, data, out)
+        elif calibration is not None and kind.needs_calibration:
+            notes = _calibrate_onnx(objects.path(exported.artifact), out, variant, source, calibration, params)
+        else:
+            notes = _quantize_onnx(objects.path(exported.artifact), out, variant, source, data)
         return VariantFile(variant=variant, form=exported.form, artifact=objects.put(out), notes=notes)
 
 
-def _quantize_onnx(
-    onnx: Path, out: Path, variant: str, source: ModelSource, calibration: DataSource | None
+def _calibrate_onnx(
+    onnx: Path, out: Path, variant: str, source: ModelSource, calibration: DataSource, params: CalibrationParams
 ) -> tuple[str, ...]:
-    if variant == "int8-static" and calibration is not None:
-        return quantize_onnx_static(onnx, out, _calibration_batches(source, calibration))
+    def stream() -> Iterator[Arrays]:
+        for batch in batches(Path(calibration.path), _input_names(source), CALIBRATION_BATCH, with_target=False):
+            yield batch.inputs
+
+    if variant == "int8-mixed":
+        return quantize_onnx_mixed(onnx, out, stream, params).notes
+    return quantize_onnx_static(onnx, out, stream, params)
+
+
+def _quantize_onnx(onnx: Path, out: Path, variant: str, source: ModelSource, data: DataSource) -> tuple[str, ...]:
+    if variant == "fp16":
+        return reduce_onnx(onnx, out, examples(Path(data.path), _input_names(source), WATCHED_EXAMPLES))
     return quantize_onnx_dynamic(onnx, out)
 
 
 def _quantize_module(
     objects: ObjectStore, source: ModelSource, variant: str, form: Form, data: DataSource, out: Path
 ) -> tuple[str, ...]:
-    sample = examples(Path(data.path), _input_names(source), 2)
+    sample = examples(Path(data.path), _input_names(source), TRACED_EXAMPLES)
     module = load_module(objects.path(source.program))
-    smaller = to_bf16(module, sample, source.signature) if variant == "bf16" else quantize_linears(module)
     write = export_program if form is Form.PROGRAM else export_torchscript
-    return (write(smaller, sample, source.signature, out),)
-
-
-def _calibration_batches(source: ModelSource, calibration: DataSource) -> Iterator[Arrays]:
-    for batch in batches(Path(calibration.path), _input_names(source), CALIBRATION_BATCH, with_target=False):
-        yield batch.inputs
+    if variant == "int8-dynamic":
+        quantized = quantize_linears(module)
+        return (told(quantized), write(quantized, sample, source.signature, out))
+    reduced = to_reduced(module, sample, source.signature, cast(Reduced, variant))
+    return (write(reduced, sample, source.signature, out),)
 
 
 def _input_names(source: ModelSource) -> list[str]:

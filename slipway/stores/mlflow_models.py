@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,15 +136,18 @@ def _save(
     import torch
 
     arrays = [example[spec.name] for spec in signature.inputs]
-    mlflow.pytorch.save_model(
-        module,
-        directory,
-        mlflow_model=metadata,
-        signature=mlflow_signature(signature),
-        input_example=arrays[0] if len(arrays) == 1 else arrays,
-        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-        serialization_format="pt2",
-    )
+    with warnings.catch_warnings():
+        # nn.LSTM and nn.GRU reassign their own list of weights in forward; the export keeps the parameters.
+        warnings.filterwarnings("ignore", r"The tensor attributes? .*_flat_weights", UserWarning)
+        mlflow.pytorch.save_model(
+            module,
+            directory,
+            mlflow_model=metadata,
+            signature=mlflow_signature(signature),
+            input_example=arrays[0] if len(arrays) == 1 else arrays,
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+            serialization_format="pt2",
+        )
 
 
 def _told(names: Iterable[str]) -> str:

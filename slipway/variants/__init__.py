@@ -29,6 +29,13 @@ VARIANTS: dict[str, VariantKind] = {
             "weights and compute in bfloat16; as ONNX it is the fp32 file unchanged, which the engine runs in bfloat16",
         ),
         VariantKind(
+            "fp16",
+            frozenset(Form),
+            False,
+            "weights and compute in float16, inputs and outputs as they were; as ONNX with normalisations, softmax and "
+            "sums in fp32",
+        ),
+        VariantKind(
             "int8-dynamic",
             frozenset({Form.TORCHSCRIPT, Form.ONNX}),
             False,
@@ -39,6 +46,12 @@ VARIANTS: dict[str, VariantKind] = {
             frozenset({Form.ONNX}),
             True,
             "int8 weights per channel and int8 activations whose ranges come from calibration data",
+        ),
+        VariantKind(
+            "int8-mixed",
+            frozenset({Form.ONNX}),
+            True,
+            "int8-static with its most sensitive layers back in fp32, as many as the answers need",
         ),
     )
 }

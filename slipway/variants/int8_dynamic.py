@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import RejectedError, UnsupportedError
+from slipway.variants.cause import first_line
+from slipway.variants.qdq import prepared
 from slipway.variants.root_logger import quiet_root_logger
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
 PER_CHANNEL_ENGINES = ("x86", "fbgemm", "onednn")
+INT8 = "_int8"  # ending of the modules that take the place of linear layers
+FLOAT_OPERATORS = (
+    *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    *("lstm", "gru", "rnn_tanh", "rnn_relu", "matmul", "bmm", "scaled_dot_product_attention"),
+    *("Conv", "ConvTranspose", "GRU", "RNN"),
+)
 ONNX_TYPES = ("MatMul", "Gemm", "LSTM", "Attention")
 QUANTIZED_TYPES = {"MatMulInteger": "MatMul or Gemm", "DynamicQuantizeLSTM": "LSTM", "QAttention": "Attention"}
 
@@ -38,13 +47,33 @@ def quantize_linears(module: torch.nn.Module) -> torch.fx.GraphModule:
     linears = quantized.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default)
     layers = [node for node in linears if all(_is_float_constant(module, one) for one in node.args[1:])]
     if not layers:
-        raise UnsupportedError("int8-dynamic: the model has no Linear layer with constant float32 weights")
+        raise UnsupportedError(
+            f"int8-dynamic: the model has no Linear layer with constant float32 weights{_instead(_operators(module))}"
+        )
     for node in layers:
         data, *constants = node.args
-        quantized.add_module(f"{node.name}_int8", _int8_linear(*(_constant(module, one) for one in constants)))
-        node.op, node.target, node.args = "call_module", f"{node.name}_int8", (data,)
+        quantized.add_module(f"{node.name}{INT8}", _int8_linear(*(_constant(module, one) for one in constants)))
+        node.op, node.target, node.args = "call_module", f"{node.name}{INT8}", (data,)
     quantized.graph.eliminate_dead_code()
     return torch.fx.GraphModule(quantized, quantized.graph)  # keeps what the graph uses: no float weights
+
+
+def told(quantized: torch.fx.GraphModule) -> str:
+    """What `quantize_linears` quantized and what stays in fp32, in words."""
+    operators = _operators(quantized)
+    int8 = sum(node.op == "call_module" and str(node.target).endswith(INT8) for node in quantized.graph.nodes)
+    return f"{int8} of {int8 + operators['linear']} Linear in int8{_instead(operators)}"
+
+
+def _operators(module: torch.fx.GraphModule) -> Counter[str]:
+    calls = (str(node.target) for node in module.graph.nodes if node.op == "call_function")
+    return Counter(call.split(".")[-2] for call in calls if call.startswith("aten."))
+
+
+def _instead(operators: Counter[str]) -> str:
+    """The operators that also multiply and that this variant leaves alone, in words."""
+    others = ", ".join(f"{operators[kind]} {kind}" for kind in FLOAT_OPERATORS if operators[kind])
+    return f"; in fp32 stay {others}" if others else ""
 
 
 def _copy(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
@@ -102,17 +131,31 @@ def quantize_onnx_dynamic(source: Path, out: Path) -> tuple[str, ...]:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    model = onnx.load(source)
+    model = prepared(source)  # the exporter leaves the weights of a large LSTM to be computed; here they are constants
     del model.graph.value_info[:]  # shapes of the float tensors would contradict the quantized ones
+    _give_own_weights(model)
     try:
         with quiet_root_logger():
             quantize_dynamic(model, out, list(ONNX_TYPES), per_channel=True, weight_type=QuantType.QInt8)
     except Exception as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RejectedError(f"int8-dynamic: ONNX Runtime cannot quantize the model: {cause}") from error
+        raise RejectedError(f"int8-dynamic: ONNX Runtime cannot quantize the model: {first_line(error)}") from error
     counts = Counter(node.op_type for node in onnx.load(out).graph.node)
     notes = tuple(f"{counts[kind]} {layer} in int8" for kind, layer in QUANTIZED_TYPES.items() if counts[kind])
     if not notes:
         out.unlink()
-        raise UnsupportedError(f"int8-dynamic: the model has no {', '.join(ONNX_TYPES)} with constant weights")
+        none = f"int8-dynamic: the model has no {', '.join(ONNX_TYPES)} with constant weights"
+        raise UnsupportedError(f"{none}{_instead(counts)}")
     return notes
+
+
+def _give_own_weights(model: onnx.ModelProto) -> None:
+    """Copy weights that a Gemm shares: ONNX Runtime's quantizer transposes them in place, once for every such Gemm."""
+    initializers = {one.name: one for one in model.graph.initializer}
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    for index, node in enumerate(model.graph.node):
+        name = node.input[1] if node.op_type == "Gemm" else ""
+        if name in initializers and uses[name] > 1:
+            uses[name] -= 1
+            own = model.graph.initializer.add()
+            own.CopyFrom(initializers[name])
+            own.name = node.input[1] = f"{name}_of_{index}"

@@ -117,3 +117,37 @@ def test_a_reference_that_cannot_be_judged_is_told_plainly(slipway: Slipway, pro
 
     assert (ended.code, ended.object["exit_code"]) == (2, 2)
     assert "cannot score array 'target' of data/test/shard-00000.npz: outputs (32, 5)" in ended.object["error"]
+
+
+def test_a_budget_that_is_spent_tells_what_was_not_measured(slipway: Slipway, project: Path) -> None:
+    write_params(project, targets={"late": target()["x86"]})  # of another name, so that nothing comes from the cache
+
+    ended = slipway("release", MODEL_URI, "--budget", "1s", "--json")
+
+    assert ended.code == 3
+    for one in ended.object["targets"]["late"]["candidates"]:
+        assert one["verdict"] == "SKIPPED"
+        assert "of the budget of 1 s were spent before" in one["reasons"][0]
+
+
+def test_a_budget_that_suffices_promotes_and_measures_with_what_is_left(
+    slipway: Slipway, registry: MlflowRegistry, project: Path
+) -> None:
+    write_params(project, targets={"quick": target()["x86"]})
+
+    ended = slipway("release", MODEL_URI, "--budget", "5m", "--json")
+
+    assert ended.code == 0
+    assert registry.champion(f"{NAME}.quick") == "1"
+    for one in ended.object["targets"]["quick"]["candidates"]:
+        assert one["latency"] or "not measured in full" in one["reasons"][0]
+
+
+def test_another_limit_judges_anew_and_measures_nothing_anew(slipway: Slipway, project: Path) -> None:
+    write_params(project, accuracy={"metric": "top1", "max_drop": 0.2})
+
+    ended = slipway("release", MODEL_URI)
+
+    assert ended.code == 0
+    told = set(re.findall(r"^(\S.*?)  +(?:build|validate|benchmark) +done", ended.stderr, re.MULTILINE))
+    assert told == set()

@@ -51,10 +51,10 @@ def test_images_are_channels_first_between_0_and_1_and_keep_their_labels(tmp_pat
     labels = [index % 10 for index in range(10_000)]
     _package_of_images(tmp_path / "images.tgz", pixels, labels)
     splits = cifar10.load_splits(tmp_path / "images.tgz")
-    assert splits["test"].images.shape == (10_000, 3, 32, 32)
-    assert splits["calibration"].images.shape == (512, 3, 32, 32)
-    assert splits["test"].images.dtype == np.float32
-    np.testing.assert_allclose(splits["test"].images[1, :, 2, 3], [1, 0.2, 0], rtol=1e-7)
+    assert splits["test"].inputs.shape == (10_000, 3, 32, 32)
+    assert splits["calibration"].inputs.shape == (512, 3, 32, 32)
+    assert splits["test"].inputs.dtype == np.float32
+    np.testing.assert_allclose(splits["test"].inputs[1, :, 2, 3], [1, 0.2, 0], rtol=1e-7)
     assert splits["test"].labels.tolist() == labels
 
 

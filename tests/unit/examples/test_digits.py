@@ -34,14 +34,14 @@ def test_splits_are_stratified_and_hold_what_the_network_takes(splits: dict[str,
         "test": 1000,
     }
     for split in splits.values():
-        assert split.images.shape[1:] == (1, 32, 32)
-        assert (split.images.dtype, split.labels.dtype) == (np.float32, np.int64)
-        assert (split.images.min(), split.images.max()) == (0, 1)
+        assert split.inputs.shape[1:] == (1, 32, 32)
+        assert (split.inputs.dtype, split.labels.dtype) == (np.float32, np.int64)
+        assert (split.inputs.min(), split.inputs.max()) == (0, 1)
     assert np.bincount(splits["test"].labels).min() >= 96
 
 
 def test_no_test_image_is_seen_in_training_or_calibration(splits: dict[str, Split]) -> None:
-    train, calibration, test = (_contents(splits[name].images) for name in ("train", "calibration", "test"))
+    train, calibration, test = (_contents(splits[name].inputs) for name in ("train", "calibration", "test"))
     assert calibration < train
     assert not train & test
     assert len(train | test) == 1797
@@ -58,7 +58,7 @@ def test_the_data_has_the_md5_that_the_repository_tracks(name: str, splits: dict
     from dvc.repo import Repo
 
     Repo.init(str(tmp_path), no_scm=True).close()
-    write_shards(tmp_path / name, {"image": splits[name].images}, splits[name].labels, SHARD_SIZE)
+    write_shards(tmp_path / name, {"image": splits[name].inputs}, splits[name].labels, SHARD_SIZE)
     (tracked,) = yaml.safe_load((ROOT / "data" / "digits" / f"{name}.dvc").read_text())["outs"]
     assert track(tmp_path / name).md5 == tracked["md5"]
 
@@ -66,8 +66,8 @@ def test_the_data_has_the_md5_that_the_repository_tracks(name: str, splits: dict
 def test_training_is_repeatable_and_leaves_torch_as_it_was(
     splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digits, "EPOCHS", 4)
-    few = Split(splits["train"].images[:40], splits["train"].labels[:40])
+    monkeypatch.setattr(digits, "SCHEDULE", digits.SCHEDULE._replace(epochs=4))
+    few = Split(splits["train"].inputs[:40], splits["train"].labels[:40])
     told: list[tuple[int, int, float]] = []
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     first = digits.train(few, lambda *progress: told.append(progress))
@@ -85,6 +85,6 @@ def test_the_network_reads_985_of_1000_digits(splits: dict[str, Split], tmp_path
     told: list[str] = []
     _, module = digits.make(tmp_path, told.append)
     with torch.inference_mode():
-        answers = module(torch.from_numpy(splits["test"].images)).argmax(1).numpy()
+        answers = module(torch.from_numpy(splits["test"].inputs)).argmax(1).numpy()
     assert (answers == splits["test"].labels).mean() >= 0.985
     assert told[-1].startswith("training digits-resnet: epoch 8/8, loss 0.")

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -61,13 +62,23 @@ def test_a_client_that_brings_nothing_has_failed(npm: Path, tmp_path: Path) -> N
         PACKAGE.fetch(tmp_path)
 
 
-def test_missing_npm_is_told_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("client", "told"),
+    [("npm", r"npm.*install Node.js"), ("apt", r"apt-get.*neither Debian nor Ubuntu.*put pictures-1.2.3.tgz into /")],
+)
+def test_a_missing_client_is_told_with_what_to_do(
+    client: Literal["npm", "apt"], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BadInputError, match=r"pictures 1.2.3 \(1 MB\) is fetched with npm.*install Node.js"):
-        PACKAGE.fetch(tmp_path)
+    with pytest.raises(BadInputError, match=rf"pictures 1.2.3 \(1 MB\) is fetched with {told}"):
+        dataclasses.replace(PACKAGE, client=client).fetch(tmp_path)
 
 
 def test_pip_takes_the_wheel_alone() -> None:
     command = dataclasses.replace(PACKAGE, client="pip").command
     assert command[:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "--only-binary", "pictures==1.2.3"} < set(command)
+
+
+def test_apt_fetches_the_pinned_version_without_installing_it() -> None:
+    assert dataclasses.replace(PACKAGE, client="apt").command == ["apt-get", "download", "--quiet", "pictures=1.2.3"]

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_an_unknown_example_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(BadInputError, match=r"'digit', did you mean 'digits'\?; known: digits, cifar10"):
+    with pytest.raises(
+        BadInputError, match=r"'digit', did you mean 'digits'\?; known: digits, cifar10, fashion, ecg5000"
+    ):
         example("digit")
 
 
@@ -30,7 +32,9 @@ def test_finding_an_example_imports_nothing_heavy(name: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("name", "max_drop"), [("digits", 0.01), ("cifar10", 0.005)])
+@pytest.mark.parametrize(
+    ("name", "max_drop"), [("digits", 0.01), ("cifar10", 0.005), ("fashion", 0.005), ("ecg5000", 0.01)]
+)
 def test_the_parameters_describe_a_release_of_the_example(name: str, max_drop: float) -> None:
     found = example(name)
     params = load_params(ROOT / found.params)

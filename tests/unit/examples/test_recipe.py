@@ -13,6 +13,7 @@ import torch
 
 from slipway.errors import BadInputError, TamperedError
 from slipway.examples.recipe import Example, Reporter, Split
+from slipway.records import TensorSpec
 from slipway.stores.tracking import verify
 from tests.fakes.registry import FakeRegistry
 
@@ -43,7 +44,8 @@ class Bench:
             name="tiny",
             model_name="tiny-net",
             params=Path("params.yaml"),
-            channels=1,
+            input=TensorSpec(name="image", dtype="float32", shape=(-1, 1, 32, 32)),
+            classes=10,
             sources=(self.source,),
             distributions=distributions,
             make=self.make,
@@ -88,8 +90,8 @@ def test_data_is_tracked_and_the_model_registered(bench: Bench) -> None:
     }
     assert bench.told == [
         "preparing the example tiny: not prepared here yet",
-        "writing data/tiny/test: 4 images",
-        "writing data/tiny/calibration: 4 images",
+        "writing data/tiny/test: 4 examples",
+        "writing data/tiny/calibration: 4 examples",
         "registering tiny-net",
     ]
 
@@ -182,8 +184,8 @@ def test_a_fresh_clone_gets_the_data_that_are_tracked_and_the_model(cloned: Benc
     assert cloned.registry.resolve("models:/tiny-net/1").version == "1"
     assert cloned.told == [
         "registering tiny-net",
-        "writing data/tiny/test: 4 images",
-        "writing data/tiny/calibration: 4 images",
+        "writing data/tiny/test: 4 examples",
+        "writing data/tiny/calibration: 4 examples",
     ]
 
 

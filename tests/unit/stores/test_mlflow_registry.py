@@ -161,6 +161,7 @@ def test_an_error_leaves_no_run_open(
         ("elsewhere 1 1.00", 0, "RUNNING"),
         ("elsewhere 1 1.00", 7200, "KILLED"),
     ],
+    ids=["dead", "replaced", "elsewhere", "elsewhere-long-ago"],
 )
 def test_runs_of_killed_processes_are_ended(
     registry: MlflowRegistry, client: MlflowClient, tmp_path: Path, owner: str, age_seconds: int, status: str

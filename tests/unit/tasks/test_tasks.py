@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from slipway.config import CalibrationParams
 from slipway.records import CandidateSpec, Form, Predictions, VariantFile, Verdict
 from slipway.reports.summary import markdown
 from slipway.stores.objects import ObjectStore
@@ -43,7 +44,7 @@ def test_an_earlier_failure_goes_through_all_steps_of_a_candidate(objects: Objec
     bound = context()
     reference = Predictions(artifact=artifact("9"), metric="top1", value=0.9, n=10)
 
-    made = quantize.fn(objects, bound.model, Form.ONNX, EARLIER, "bf16", bound.data, None)
+    made = quantize.fn(objects, bound.model, Form.ONNX, EARLIER, "bf16", bound.data, None, CalibrationParams())
     built = build.fn(objects, SPEC, made, SIGNATURE, BUILT, bound.data)
     done = validate.fn(objects, SPEC, built, bound.data, reference, ACCURACY, 1)
 

@@ -114,3 +114,28 @@ def test_onnx_quantization_leaves_the_process_s_logging_alone(tmp_path: Path, mo
     quantize_onnx_dynamic(tmp_path / "m.onnx", tmp_path / "q.onnx")
     assert logging.getLogger().handlers == []
     assert logging.getLogger().filters == []
+
+
+class Tied(nn.Module):
+    """One weight for two layers, as tied embeddings and freshly copied encoder layers have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.head = nn.Linear(64, 64), nn.Linear(64, 5)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.linear(torch.tanh(self.linear(features)))))
+
+
+def test_layers_that_share_a_weight_each_keep_it(tmp_path: Path) -> None:
+    """ONNX Runtime's quantizer transposes a Gemm's weight in place: shared by two, it would be turned back again."""
+    torch.manual_seed(0)
+    _, example, signature = make(Mlp)
+    model = Tied().eval()
+    export_onnx(model, example, signature, tmp_path / "m.onnx")
+    weights = [node.input[1] for node in onnx.load(tmp_path / "m.onnx").graph.node if node.op_type == "Gemm"]
+    assert len(weights) == 3
+    assert len(set(weights)) == 2
+    assert quantize_onnx_dynamic(tmp_path / "m.onnx", tmp_path / "q.onnx") == ("3 MatMul or Gemm in int8",)
+    found = load_onnx(tmp_path / "q.onnx", signature)(example)[0]
+    np.testing.assert_allclose(found, run(model, example, signature)[0].numpy(), atol=0.05)

@@ -15,15 +15,17 @@ def test_the_table_knows_every_variant_that_params_may_name() -> None:
 
 
 def test_only_static_quantization_needs_calibration() -> None:
-    assert [kind.name for kind in VARIANTS.values() if kind.needs_calibration] == ["int8-static"]
+    assert [kind.name for kind in VARIANTS.values() if kind.needs_calibration] == ["int8-static", "int8-mixed"]
 
 
 def test_forms() -> None:
     assert {name: set(kind.forms) for name, kind in VARIANTS.items()} == {
         "fp32": {Form.PROGRAM, Form.TORCHSCRIPT, Form.ONNX},
         "bf16": {Form.PROGRAM, Form.TORCHSCRIPT, Form.ONNX},
+        "fp16": {Form.PROGRAM, Form.TORCHSCRIPT, Form.ONNX},
         "int8-dynamic": {Form.TORCHSCRIPT, Form.ONNX},
         "int8-static": {Form.ONNX},
+        "int8-mixed": {Form.ONNX},
     }
 
 

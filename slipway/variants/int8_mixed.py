@@ -1,0 +1,189 @@
+"""The int8-mixed variant: int8-static, with as many layers back in fp32 as its answers need, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slipway.config import CalibrationParams
+from slipway.errors import BadInputError, RejectedError
+from slipway.variants.calibration import HELD_BACK_EVERY, adequacy, calibrate, is_held_back
+from slipway.variants.probe import Arrays, Batches, Probe, numbered, rows
+from slipway.variants.qdq import (
+    Ranges,
+    activations,
+    layers,
+    listed,
+    multiply_accumulates,
+    prepared,
+    quantized,
+    representable,
+    selected,
+    told,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+# The accuracy that is lost is at most the share of predictions that change: the default of accuracy.max_drop.
+MAX_DISAGREEMENT = 0.01
+MAX_ERROR = 0.05  # of outputs that are no classes
+PROBED_EXAMPLES = 32
+JUDGED_EXAMPLES = 256  # they are in memory
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One point of the way back: the layers in fp32 so far, what they cost and how near the answers are.
+
+    ``fp32_share`` is of the model's multiply-accumulates; ``error`` is the root-mean-square difference of the outputs
+    from fp32's, relative to fp32's root mean square, the worst output's; ``agreement`` is the share of examples with
+    the same top-1 class, None where the outputs are no classes.
+    """
+
+    layers: int
+    layer: str | None
+    fp32_share: float
+    error: float
+    agreement: float | None
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the answers are near enough to fp32's."""
+        return self.error <= MAX_ERROR if self.agreement is None else self.agreement >= 1 - MAX_DISAGREEMENT
+
+    def __str__(self) -> str:
+        """The point in words."""
+        agreement = "" if self.agreement is None else f"{self.agreement:.2%} top-1 agreement, "
+        layer = f" ({self.layer})" if self.layer else ""
+        return (
+            f"{self.layers} layers in fp32{layer}: {agreement}error {self.error:.2%}, "
+            f"{self.fp32_share:.1%} of multiply-accumulates in fp32"
+        )
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What was made, in words, and the way to it."""
+
+    notes: tuple[str, ...]
+    path: tuple[Restored, ...]
+
+
+def quantize_onnx_mixed(source: Path, out: Path, batches: Batches, params: CalibrationParams) -> Mixed:
+    """Write an fp32 ONNX file's int8-mixed form.
+
+    Calibrated once. Each layer's sensitivity is the squared error of the outputs if it alone runs in int8 (errors of
+    single layers are small and add up: Wu et al., "Mixed precision quantization", 2018). Then layers go back to fp32,
+    the most error per multiply-accumulate first, until on the held-back examples at most 1% of the top-1 classes differ
+    from fp32's, or, of outputs that are no classes, the error is at most 5%.
+
+    Raises:
+        UnsupportedError: the model has no convolution or matrix product with constant weights.
+        BadInputError: there are too few calibration examples to hold any back, or they lack an input.
+        RejectedError: no layer can stay in int8; or ONNX Runtime cannot quantize or run the model.
+    """
+    model = prepared(source)
+    found = [node.name for node in layers(model)]
+    calibrated = calibrate(model, activations(model, selected(model, found)), batches, params)
+    if not calibrated.held_back:
+        raise BadInputError(
+            f"int8-mixed needs {HELD_BACK_EVERY} calibration examples or more, to hold a tenth back; "
+            f"it found {calibrated.examples}"
+        )
+    held = _Outputs(model, list(_first(batches, JUDGED_EXAMPLES, held_back=True)))
+    path = _way_back(model, found, calibrated.ranges, batches, held)
+    if not path[-1].is_near:
+        raise RejectedError(f"int8-mixed: no layer can stay in int8; the last try had {path[-1]}")
+    restored = [point.layer for point in path if point.layer]
+    made = quantized(model, set(found) - set(restored), calibrated.ranges)
+    out.write_bytes(made.SerializeToString(deterministic=True))
+    way = f"{len(restored)} of {len(found)} layers back in fp32" + (f": {listed(restored)}" if restored else "")
+    report = adequacy(model, representable(made), calibrated, batches)
+    return Mixed((*told(made), f"{way}; judged on {held.examples} held-back examples", *map(str, path), *report), path)
+
+
+def _way_back(
+    model: onnx.ModelProto, names: Sequence[str], ranges: Ranges, batches: Batches, held: _Outputs
+) -> tuple[Restored, ...]:
+    """Points from all layers in int8 to the first that is near enough, or to the last that has a layer in int8."""
+    path = [Restored(0, None, 0.0, *held.compared(quantized(model, names, ranges)))]
+    if path[0].is_near:
+        return tuple(path)
+    order, costs = _ranked(model, names, ranges, batches)
+    for count in range(1, len(order)):
+        made = quantized(model, order[count:], ranges)
+        share = sum(costs[name] for name in order[:count]) / sum(costs.values())
+        path.append(Restored(count, order[count - 1], share, *held.compared(made)))
+        if path[-1].is_near:
+            break
+    return tuple(path)
+
+
+def _ranked(
+    model: onnx.ModelProto, names: Sequence[str], ranges: Ranges, batches: Batches
+) -> tuple[list[str], dict[str, int]]:
+    """The layers, the most squared error per multiply-accumulate first; and each one's multiply-accumulates."""
+    sample = list(_first(batches, PROBED_EXAMPLES, held_back=False))
+    costs = multiply_accumulates(model, names, sample[0])
+    outputs = _Outputs(model, sample)
+    errors = {name: outputs.compared(quantized(model, [name], ranges))[0] ** 2 for name in names}
+    return by_error_per_cost(errors, costs), costs
+
+
+def by_error_per_cost(errors: Mapping[str, float], costs: Mapping[str, float]) -> list[str]:
+    """The layers by the squared error that each causes alone per unit of what its way back costs, the most first."""
+    return sorted(errors, key=lambda name: errors[name] / costs[name], reverse=True)
+
+
+def _first(batches: Batches, examples: int, *, held_back: bool) -> Iterator[Arrays]:
+    """As many of the examples that calibration held back, or of those it saw, in batches."""
+    seen = 0
+    for positions, batch in numbered(batches()):
+        wanted = is_held_back(positions) == held_back
+        wanted &= np.cumsum(wanted) + seen <= examples
+        if wanted.any():
+            yield rows(batch, wanted)
+        seen += int(wanted.sum())
+        if seen == examples:
+            return
+
+
+class _Outputs:
+    """The fp32 model's outputs on some examples, and how near another model's are."""
+
+    def __init__(self, model: onnx.ModelProto, batches: Sequence[Arrays]) -> None:
+        self.examples = sum(len(next(iter(batch.values()))) for batch in batches)
+        self._batches = batches
+        self._names = [one.name for one in model.graph.output]
+        probe = Probe(model, self._names, optimised=True)
+        self._expected = [probe.run(batch) for batch in batches]
+
+    def compared(self, model: onnx.ModelProto) -> tuple[float, float | None]:
+        """The outputs' relative error and their top-1 agreement, as `Restored` tells them."""
+        probe = Probe(model, self._names, optimised=True)
+        found = [probe.run(batch) for batch in self._batches]
+        return max(self._error(found, name) for name in self._names), self._agreement(found)
+
+    def _error(self, found: Sequence[Arrays], name: str) -> float:
+        squares = difference = 0.0
+        for expected, answer in zip(self._expected, found, strict=True):
+            wanted = expected[name].astype(np.float64)
+            squares += float((wanted**2).sum())
+            difference += float(((answer[name].astype(np.float64) - wanted) ** 2).sum())
+        return float(np.sqrt(difference / squares)) if squares else float(difference > 0)
+
+    def _agreement(self, found: Sequence[Arrays]) -> float | None:
+        """Over the first output, where it has a row of scores for each example."""
+        name = self._names[0]
+        if self._expected[0][name].ndim != 2 or self._expected[0][name].shape[1] < 2:
+            return None
+        same = [
+            expected[name].argmax(1) == answer[name].argmax(1)
+            for expected, answer in zip(self._expected, found, strict=True)
+        ]
+        return float(np.concatenate(same).mean())
