@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import IO, Self, TypeVar, cast
 
 from pydantic import ValidationError
@@ -58,6 +59,12 @@ class TimedWorker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def pin(self, cpus: Collection[int]) -> None:
+        """Let every thread of the process, and those that it starts from now on, run on ``cpus`` only."""
+        for task in Path(f"/proc/{self._process.pid}/task").glob("*"):
+            with contextlib.suppress(ProcessLookupError):  # that thread has ended
+                os.sched_setaffinity(int(task.name), cpus)
 
     def ready(self) -> None:
         """Wait until the process has started and imported all that it needs. Raises as `ask` does."""

@@ -61,6 +61,7 @@ class Turns:
         self._plan = plan
         self._is_reference = is_reference
         self._worker: TimedWorker
+        self._cpus: list[int] = []
         self._running = ExitStack()
         self._first_load: protocol.Loaded | None = None
         self._settled: list[bool] = []
@@ -84,6 +85,7 @@ class Turns:
         """Start the worker on ``cpus``."""
         worker = TimedWorker(self.participant.name, self.participant.argv, cpus, self._plan.timeout_seconds)
         self._worker = self._running.enter_context(worker)
+        self._cpus = sorted(cpus)
 
     @_while_well
     def wait_until_ready(self) -> None:
@@ -110,13 +112,20 @@ class Turns:
 
     @_while_well
     def run_block(self, turn: int) -> None:
-        """Open the engine anew and time one block, in round ``turn``."""
+        """Open the engine anew and time one block, in round ``turn``, on as many CPUs as it has threads.
+
+        Which ones changes from round to round and is the same for all participants: CPUs of one host may differ by a
+        quarter for minutes, when a neighbour shares the core of one of them.
+        """
+        first = turn % len(self._cpus)
+        self._worker.pin((self._cpus[first:] + self._cpus[:first])[: self._threads])
         self._open(self._threads, _REOPENED_WINDOW_SECONDS, _REOPENED_WARM_UP_SECONDS)
         self.rounds[turn] = self._time(self._calls)
 
     @_while_well
     def take_outputs(self) -> None:
-        """Take the outputs under the timed settings."""
+        """Take the outputs under the timed settings; from here on all CPUs may be used again."""
+        self._worker.pin(self._cpus)
         encoded = self._worker.ask(protocol.Check(), protocol.Outputs).npz
         try:
             self._outputs = read_arrays(io.BytesIO(base64.b64decode(encoded, validate=True)))

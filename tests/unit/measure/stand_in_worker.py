@@ -32,6 +32,8 @@ def main(behaviour: Behaviour) -> int:
     def load(threads: int) -> Iterator[Infer]:
         nonlocal opened
         opened += 1
+        if behaviour.journal:
+            note(behaviour.journal, opened_by=os.getpid(), on=sorted(os.sched_getaffinity(0)))
         spins = behaviour.spins * 3 // 2 if behaviour.slower_openings and opened % 2 else behaviour.spins
         if behaviour.unsupported:
             raise UnsupportedError("this engine has no int8 kernels")

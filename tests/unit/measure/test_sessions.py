@@ -147,6 +147,22 @@ def test_workers_run_one_at_a_time_and_none_is_left(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in started_in(journal))
 
 
+def test_each_round_is_run_by_all_on_the_same_cpus_and_the_next_one_on_others(tmp_path: Path) -> None:
+    """Two CPUs of one host may differ by a quarter for minutes: that must not look like a difference of engines."""
+    behaviour = Behaviour(sleep_seconds=0.001, journal=str(tmp_path / "journal"))
+    run_session(stand_in("reference", behaviour), [stand_in("other", behaviour)], QUICK, CPUS)
+    opened: dict[int, list[list[int]]] = {}
+    for entry in journal_of(tmp_path / "journal"):
+        if "opened_by" in entry:
+            opened.setdefault(entry["opened_by"], []).append(entry["on"])
+    turns = [[sorted(CPUS)[turn % len(CPUS)]] for turn in range(QUICK.rounds)]
+    for trial, *rest in opened.values():
+        assert rest[: QUICK.rounds] == turns
+        assert all(on == sorted(CPUS) for on in (trial, *rest[QUICK.rounds :])), (
+            "before and after the rounds all are free"
+        )
+
+
 def test_each_takes_its_best_thread_count() -> None:
     """The stand-in sleeps half as long on two threads, and answers its thread count times the input."""
     if len(CPUS) < 2:
