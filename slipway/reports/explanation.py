@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slipway.decisions.precision import executed, layers_lowered
-from slipway.records import Evidence
+from slipway.records import Evidence, Latency, Timing
 from slipway.reports.bottlenecks import why_not_faster
 from slipway.reports.profiles import gpu_commands, most_expensive
 
@@ -51,18 +51,44 @@ def _speed_lines(evidence: Evidence) -> list[str]:
     timing = evidence.timing
     if timing is None:
         return ["not measured"]
-    latency, reference, speedup = timing.latency, timing.reference_latency, timing.speedup
+    latency, reference, speedup, host = timing.latency, timing.reference_latency, timing.speedup, timing.host_load
     inference_s = timing.first_inference_seconds
     first = f", answers first after {inference_s:.3f} s more" if inference_s is not None else ""
     return [
         f"p50 {latency.p50_ms:.3f} ms, batch {latency.batch}, {latency.threads} threads, {latency.samples} samples; "
         f"reference {reference.p50_ms:.3f} ms with {reference.threads} threads",
+        _tail(latency),
         f"{speedup.value:.2f}x the reference's speed, 95% interval {speedup.lower:.2f} to {speedup.upper:.2f}",
-        f"examples per second by batch: {timing.throughput_per_s}",
+        *_throughput_lines(timing),
         f"loads in {timing.load_seconds:.2f} s{first}, peak memory {timing.peak_rss_bytes / 2**20:.0f} MiB",
-        f"host load {timing.host_load.load_1m_before:.1f} before, {timing.host_load.load_1m_after:.1f} after, "
-        f"steal {timing.host_load.steal_share:.1%}",
+        f"host load {host.load_1m_before:.1f} before, {host.load_1m_after:.1f} after, steal {host.steal_share:.1%}"
+        + (f", CPU governor {host.governor}" if host.governor else ""),
     ]
+
+
+def _tail(latency: Latency) -> str:
+    told = [("p90", latency.p90_ms), ("p95", latency.p95_ms), ("p99", latency.p99_ms)]
+    known = [f"{name} {value:.3f} ms" for name, value in told if value is not None]
+    within = latency.p99_interval_ms
+    interval = f" ({within.lower:.3f} to {within.upper:.3f} at 95%)" if within else ""
+    return ", ".join(known) + interval if known else "too few samples for any percentile but the median"
+
+
+def _throughput_lines(timing: Timing) -> list[str]:
+    """Examples per second of every setting, the quickest first; and what LoadGen concluded, where it was asked."""
+    best_first = sorted(timing.throughput, key=lambda setting: -setting.examples_per_s)
+    lines = [
+        f"{one.examples_per_s:,.0f} examples/s: batch {one.batch}, threads {one.threads}, streams {one.streams}"
+        for one in best_first
+    ] or [f"{rate:,.0f} examples/s: batch {batch}" for batch, rate in timing.throughput_per_s.items()]
+    if (run := timing.scenario) is not None:
+        tail = f"p{run.percentile} {run.latency_ms:.3f} ms, " if run.latency_ms is not None else ""
+        asked = f" of {run.target_per_s:g} asked for" if run.target_per_s is not None else ""
+        lines.append(
+            f"{run.tool} {run.name}, {'valid' if run.valid else 'INVALID'}: {tail}"
+            f"{run.examples_per_s:,.1f} examples/s{asked}, {run.queries:,} queries"
+        )
+    return lines
 
 
 def _precision_lines(evidence: Evidence) -> list[str]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from slipway.records import Decision, Verdict
+from slipway.records import Decision, Interval, Scenario, Throughput, Verdict
 from slipway.reports.explanation import explanation
 from tests.fakes.evidence import HARDWARE, TIMING, evidence
 from tests.unit.reports.profiles import layer, profile
@@ -46,14 +46,44 @@ def test_a_measured_candidate() -> None:
         ],
         "Speed": [
             "p50 1.000 ms, batch 1, 2 threads, 700 samples; reference 1.000 ms with 1 threads",
+            "p90 1.500 ms, p99 3.000 ms",
             "2.00x the reference's speed, 95% interval 1.80 to 2.20",
-            "examples per second by batch: {'1': 900.0, '8': 2000.0}",
+            "900 examples/s: batch 1",
+            "2,000 examples/s: batch 8",
             "loads in 0.10 s, peak memory 0 MiB",
             "host load 0.0 before, 0.0 after, steal 0.0%",
         ],
         "Executed precision": ["layers that multiply: 3 in int8"],
         "Why it is not faster": ["no profile was taken, so that only the latencies tell"],
     }
+
+
+def test_every_setting_of_throughput_and_what_loadgen_concluded() -> None:
+    settings = (
+        Throughput(batch=1, threads=1, streams=2, examples_per_s=1500.0),
+        Throughput(batch=8, threads=2, streams=1, examples_per_s=2000.0),
+    )
+    run = Scenario(
+        name="server",
+        percentile=99,
+        latency_ms=4.5,
+        examples_per_s=49.6,
+        queries=662,
+        valid=False,
+        target_per_s=50,
+        tool="LoadGen 6.0",
+    )
+    latency = timing().latency.model_copy(update={"p99_interval_ms": Interval(value=3, lower=2, upper=7)})
+    measured = timing().model_copy(update={"latency": latency, "throughput": settings, "scenario": run})
+
+    told = explanation(EVIDENCE.model_copy(update={"timing": measured}))["Speed"]
+
+    assert told[1] == "p90 1.500 ms, p99 3.000 ms (2.000 to 7.000 at 95%)"
+    assert told[3:6] == [
+        "2,000 examples/s: batch 8, threads 2, streams 1",
+        "1,500 examples/s: batch 1, threads 1, streams 2",
+        "LoadGen 6.0 server, INVALID: p99 4.500 ms, 49.6 examples/s of 50 asked for, 662 queries",
+    ]
 
 
 def test_a_candidate_that_was_never_built() -> None:
