@@ -41,10 +41,9 @@ def load(per_cpu: int) -> Iterator[None]:
         yield
 
 
-@pytest.mark.slow
-def test_on_a_loaded_host_a_slower_candidate_never_passes_for_as_fast_and_the_interval_says_how_little_is_known(
-    tmp_path: Path,
-) -> None:
+@pytest.mark.integration
+def test_on_a_loaded_host_a_slower_candidate_never_passes_for_as_fast(tmp_path: Path) -> None:
+    """Either the ratio is told rightly all the same, because all take turns on the same CPUs, or nothing is concluded."""
     reference, slower = participant(built(tmp_path, 16), "reference"), participant(built(tmp_path, 20), "slower")
     with load(per_cpu=3):
         (timed,) = run_session(reference, [slower], PLAN, CPUS).candidates
@@ -55,4 +54,4 @@ def test_on_a_loaded_host_a_slower_candidate_never_passes_for_as_fast_and_the_in
     decision = combine({"timing": settled, "regression": regression})
     assert decision.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE), decision
     assert speedup.lower < 1 / SLOWER
-    assert settled.verdict is Verdict.INCONCLUSIVE or speedup.upper / speedup.lower > 1.1
+    assert settled.verdict is Verdict.INCONCLUSIVE or speedup.upper > 0.9 / SLOWER
