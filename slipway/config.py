@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from slipway.errors import BadInputError, nearest
 
-VARIANTS = ("fp32", "bf16", "fp16", "int8-dynamic", "int8-static", "int8-mixed")
+VARIANTS = ("fp32", "bf16", "fp16", "int8-dynamic", "int8-static", "int8-mixed", "int8-qat")
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -53,6 +53,14 @@ class CalibrationParams(Section):
 
     ranges: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+
+
+class QatParams(Section):
+    """How int8-qat is fine-tuned: Adam, from ``learning_rate`` down to 0 along a cosine."""
+
+    epochs: Positive = 3
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    batch: Positive = 32
 
 
 class SloParams(Section):
@@ -133,6 +141,7 @@ class Params(Section):
     precision: PrecisionParams = PrecisionParams()
     latency: LatencyParams = LatencyParams()
     calibration: CalibrationParams = CalibrationParams()
+    qat: QatParams = QatParams()
     variants: Annotated[tuple[str, ...], Field(min_length=1)] = ("fp32",)
     targets: Annotated[dict[str, TargetParams], Field(min_length=1)]
     canary: CanaryParams = CanaryParams()

@@ -74,7 +74,7 @@ def is_lowered(variant: str, layer: Layer) -> bool:
     """
     if not layer.multiplies or (variant.startswith("int8") and layer.kind.endswith(OF_ACTIVATIONS)):
         return False
-    if variant in ("int8-static", "int8-mixed"):
+    if variant in ("int8-static", "int8-mixed", "int8-qat"):
         return not _RECURRENT.search(layer.kind)
     return variant != "int8-dynamic" or "conv" not in layer.kind.lower()
 
@@ -84,6 +84,7 @@ def layers_lowered(variant: str) -> str:
     return {
         "int8-static": "convolutions and matrix products",
         "int8-mixed": "convolutions and matrix products",
+        "int8-qat": "convolutions and matrix products",
         "int8-dynamic": "matrix products with weights",
     }.get(variant, "layers that multiply")
 

@@ -32,6 +32,7 @@ _AROUND_FP32 = (
 REFUSED = {
     "int8-static": _AROUND_FP32,
     "int8-mixed": _AROUND_FP32,
+    "int8-qat": _AROUND_FP32,
     "int8-dynamic": "packed int8 weights cannot be saved in a torch.export program; use torchscript or onnxruntime",
 }
 

@@ -25,7 +25,7 @@ _AROUND_FP32 = (
     "traced, a statically quantized program runs its quantize and dequantize nodes around fp32 kernels; "
     "use onnxruntime or openvino"
 )
-REFUSED = {"int8-static": _AROUND_FP32, "int8-mixed": _AROUND_FP32}
+REFUSED = dict.fromkeys(("int8-static", "int8-mixed", "int8-qat"), _AROUND_FP32)
 
 
 class TorchScriptEngine:

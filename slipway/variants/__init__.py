@@ -53,6 +53,12 @@ VARIANTS: dict[str, VariantKind] = {
             True,
             "int8-static with its most sensitive layers back in fp32, as many as the answers need",
         ),
+        VariantKind(
+            "int8-qat",
+            frozenset({Form.ONNX}),
+            True,
+            "int8-static whose weights and ranges were fine-tuned with training data, to answer as fp32 does",
+        ),
     )
 }
 

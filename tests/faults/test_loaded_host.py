@@ -43,7 +43,7 @@ def load(per_cpu: int) -> Iterator[None]:
 
 @pytest.mark.integration
 def test_on_a_loaded_host_a_slower_candidate_never_passes_for_as_fast(tmp_path: Path) -> None:
-    """Either the ratio is told rightly all the same, because all take turns on the same CPUs, or nothing is concluded."""
+    """Taking turns on the same CPUs, the ratio is told rightly all the same; or nothing is concluded."""
     reference, slower = participant(built(tmp_path, 16), "reference"), participant(built(tmp_path, 20), "slower")
     with load(per_cpu=3):
         (timed,) = run_session(reference, [slower], PLAN, CPUS).candidates
