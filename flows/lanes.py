@@ -83,10 +83,12 @@ def _start_variants(
     made = {}
     for variant, form in pairs:
         # What a variant does not read is no part of its key: other calibration data leave it as it is.
-        calibrated = variant_kind(variant).needs_calibration
+        kind = variant_kind(variant)
+        calibrated = kind.needs_calibration
         data = (context.data, context.calibration if calibrated else None)
         ranges = params.calibration if calibrated else CalibrationParams()
-        file = quantize.submit(objects, context.model, form, exported[form], variant, *data, ranges, budget)
+        training = (context.training, params.qat) if kind.needs_training else (None, None)
+        file = quantize.submit(objects, context.model, form, exported[form], variant, *data, ranges, *training, budget)
         made[variant, form] = (("export", exported[form]), ("quantize", file))
     return made
 

@@ -18,27 +18,28 @@ from slipway.config import Params
 from slipway.errors import BadInputError
 from slipway.records import Artifact, Built, ReleaseResult, TargetOutcome, Validated
 from slipway.reports.summary import markdown
-from slipway.steps.budget import Budget, is_worth_timing
+from slipway.steps.budget import Budget, is_worth_timing, time_limit
 from slipway.steps.judge import Context, conclude, judge, release_of
 from slipway.steps.progress import Event, tell
 from slipway.stores.objects import DamagedObjectError, MissingObjectError
 from slipway.stores.registry import ModelVersionRef
-from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, workshop
-from tasks.benchmark import benchmark, find_champion
+from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, training_data, workshop
+from tasks.benchmark import UnsettledError, benchmark, find_champion
 from tasks.data import check_data
 from tasks.fetch import fetch
 from tasks.promote import promote
 from tasks.register import register
 from tasks.report import report
 
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=os.cpu_count())  # Any: prefect's own type parameter is invariant
+# Any: prefect's own type parameter is invariant.
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)))
 
 
 @flow(name="release", flow_run_name="release {params.model}", task_runner=RUNNER)
 def release(params: Params, targets: tuple[str, ...] = (), budget_seconds: float | None = None) -> ReleaseResult:
     """Take ``params.model`` to a promoted engine per target (all of them, unless some are named), or tell why not.
 
-    Within ``budget_seconds`` the search is spent on the promising candidates; what was not measured is told as SKIPPED.
+    Within ``budget_seconds`` the search is spent on the promising candidates; what was not measured is INCONCLUSIVE.
 
     Raises:
         SlipwayError: the release could not start: bad input, tampered data, or a store that is down.
@@ -82,11 +83,12 @@ def _release(params: Params, shop: Workshop, version: ModelVersionRef, budget: B
 
 def _prepare(params: Params, shop: Workshop, version: ModelVersionRef) -> Context:
     source = fetch(shop.registry, shop.objects, version, params.trust_pickle)
-    data = check_data(params.data.test, params.data.calibration, source.signature)
+    data = check_data(params.data.test, params.data.calibration, source.signature, training_data(params))
     return Context(
         model=source,
         data=data.test,
         calibration=data.calibration,
+        training=data.training,
         code_revision=code_revision(shop.root),
         hardware=host_hardware(),
     )
@@ -116,25 +118,19 @@ def _conclude(
     outcomes = [(lane.spec, *lane.outcomes()) for lane in lanes.lanes]
     valid = [(b, v) for _, b, v in outcomes if isinstance(b, Built) and isinstance(v, Validated)]
     valid = [(b, v) for b, v in valid if is_worth_timing(params.accuracy, v, budget)]
-    digests = [built.artifact.digest for built, _ in valid]
-    champion = find_champion(shop.registry, shop.objects, f"{context.model.name}.{name}", context.hardware, digests)
-    budget_seconds = budget.seconds if budget else None
-    timings = benchmark(
-        shop.objects,
-        name,
-        target.measured(),
-        params.latency,
-        context.hardware,
-        context.data,
-        lanes.reference,
-        valid,
-        champion,
-        budget,
-        budget_seconds,
-    )
+    champion = find_champion(shop.registry, shop.objects, f"{context.model.name}.{name}", context.hardware)
+    serves = champion.artifact.digest if champion else None
+    if serves in {built.artifact.digest for built, _ in valid}:
+        champion = None  # it takes part as a candidate
+    limit = time_limit(budget, params.accuracy, target.objective, valid)
+    settings = (name, target.measured(), params.latency, context.hardware, context.data)
+    try:
+        timings = benchmark(shop.objects, *settings, lanes.reference, valid, champion, limit)
+    except UnsettledError as error:
+        timings = error.timings
     evidences = [
         judge(context, spec, params, built, validated, timings.of(built), timings.reference_profile)
         for spec, built, validated in outcomes
     ]
-    outcome = conclude(context, name, target, predictions, evidences, timings.reference_trace)
+    outcome = conclude(context, name, target, predictions, evidences, timings.reference_trace, serves)
     return outcome, [built.artifact for _, built, _ in outcomes if isinstance(built, Built)]

@@ -36,7 +36,7 @@ class RejectedError(SlipwayError):
 
 
 class NotMeasuredError(SlipwayError):
-    """A release's budget did not reach this far; the candidate is SKIPPED, and a longer release may measure it."""
+    """A release's budget did not reach this far; the candidate is INCONCLUSIVE: more time would decide."""
 
     exit_code = 4
 
@@ -45,6 +45,16 @@ class InfrastructureError(SlipwayError):
     """A server, store, disk or process failed; nothing was learnt about the model."""
 
     exit_code = 5
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong at the root of a chain of errors, in one line: the kind of error, unless it is one of ours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines() or ["no message"]
+    if lines[0].startswith("The following operation failed in the TorchScript interpreter"):
+        return lines[-1].strip()  # TorchScript tells its own stack first
+    return lines[0].strip() if isinstance(error, SlipwayError) else f"{type(error).__name__}: {lines[0].strip()}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from slipway.records import Hardware
 from slipway.stores.mlflow_connection import embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.objects import ObjectStore
+from slipway.variants import variant
 
 STATE_DIRECTORY = ".slipway"
 
@@ -97,7 +98,7 @@ def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:
 
     Raises:
         BadInputError: an unknown target, engine or metric, more threads than CPUs, a target on a work pool, or
-            int8-static without calibration data.
+            a variant without the data that it needs.
     """
     for name in only:
         if name not in params.targets:
@@ -116,11 +117,17 @@ def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:
                 f"target {name!r} asks for {max(target.threads)} threads, this host gives {cpus} CPUs; ask for fewer"
             )
     metric(params.accuracy.metric)
-    if "int8-static" in params.variants and params.data.calibration is None:
-        raise BadInputError(
-            "variant int8-static needs calibration data: set data.calibration to a DVC-tracked directory"
-        )
+    for name in params.variants:
+        kind = variant(name)
+        for needed, what in ((kind.needs_calibration, "calibration"), (kind.needs_training, "training")):
+            if needed and getattr(params.data, what) is None:
+                raise BadInputError(f"variant {name} needs {what} data: set data.{what} to a DVC-tracked directory")
     return params.model_copy(update={"targets": targets})
+
+
+def training_data(params: Params) -> Path | None:
+    """The training data, if a variant learns from them."""
+    return params.data.training if any(variant(name).needs_training for name in params.variants) else None
 
 
 def host_hardware() -> Hardware:

@@ -6,22 +6,34 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from slipway.config import LatencyParams, TargetParams
-from slipway.records import Built, DataSource, Hardware, Validated
+from slipway.errors import SlipwayError
+from slipway.records import Built, DataSource, Failure, Hardware, Timed, Validated, Verdict
 from slipway.steps.benchmark import Timings
 from slipway.steps.benchmark import benchmark as benchmark_step
 from slipway.steps.benchmark import find_champion as find_step
-from slipway.steps.budget import Budget
+from slipway.steps.budget import TimeLimit
 from slipway.stores.objects import ObjectStore
 from slipway.stores.registry import Registry
 from tasks.policy import CACHED, RETRIED, TOLD
 
 
+class UnsettledError(SlipwayError):
+    """Timings that another session may better: of a loaded host, of a worker that broke down, or cut short.
+
+    Raised and not returned, so that no cache keeps them and the next release measures again.
+    """
+
+    told_as = "done"
+
+    def __init__(self, timings: Timings) -> None:
+        super().__init__("timed, but not for good: the next release measures again")
+        self.timings = timings
+
+
 @task(name="find champion", task_run_name="find champion of {name}", cache_policy=NO_CACHE, **RETRIED)
-def find_champion(
-    registry: Registry, objects: ObjectStore, name: str, hardware: Hardware, candidates: list[str]
-) -> Built | None:
-    """The engine that serves now, if it is not among the candidates' digests; it takes part in the timing."""
-    return find_step(registry, objects, name, hardware, candidates)
+def find_champion(registry: Registry, objects: ObjectStore, name: str, hardware: Hardware) -> Built | None:
+    """The engine that serves now, which no candidate may be much slower than."""
+    return find_step(registry, objects, name, hardware)
 
 
 @task(name="benchmark", task_run_name="benchmark target {name}", **CACHED, **RETRIED, **TOLD)
@@ -35,13 +47,21 @@ def benchmark(
     reference: Built,
     candidates: list[tuple[Built, Validated]],
     champion: Built | None,
-    budget: Budget | None = None,
-    budget_seconds: float | None = None,
+    limit: TimeLimit | None = None,
 ) -> Timings:
-    """Timings per candidate.
+    """Timings per candidate; ``hardware`` is part of the cache's key, so that no other machine's figures come back.
 
-    ``hardware`` is part of the cache's key, so that no other machine's figures come back; so is ``budget_seconds``,
-    since a search under a budget measures less.
+    Raises:
+        UnsettledError: with the timings, which are not to be kept.
     """
-    left_seconds = budget.left_seconds() if budget else None
-    return benchmark_step(objects, target, latency, data, reference, candidates, champion, left_seconds)
+    timings = benchmark_step(objects, target, latency, data, reference, candidates, champion, limit)
+    if limit is not None or not all(_is_for_good(timed) for timed in timings.by_digest.values()):
+        raise UnsettledError(timings)
+    return timings
+
+
+def _is_for_good(timed: Timed | Failure) -> bool:
+    if isinstance(timed, Failure):
+        return timed.decision.verdict is Verdict.FAIL
+    timing = timed.timing
+    return timing.latency.settled and timing.reference_latency.settled and timed.no_champion is None

@@ -14,6 +14,6 @@ from tasks.policy import TOLD
 
 
 @task(name="verify", task_run_name="verify data", cache_policy=NO_CACHE, **TOLD)
-def check_data(test: Path, calibration: Path | None, signature: Signature) -> CheckedData:
-    """The test and calibration sets, if their bytes are those that were tracked and they share no example."""
-    return check_data_step(test, calibration, signature)
+def check_data(test: Path, calibration: Path | None, signature: Signature, training: Path | None = None) -> CheckedData:
+    """The data sets, if their bytes are those that were tracked and none shares an example with the test set."""
+    return check_data_step(test, calibration, signature, training)

@@ -13,10 +13,13 @@ from prefect.cache_policies import CachePolicy
 from pydantic import BaseModel
 
 import slipway
+from slipway.config import AccuracyParams
 from slipway.errors import InfrastructureError
+from slipway.measure.metrics import source_of
+from slipway.wiring import host_hardware
 from tasks.progress import on_change
 
-RUNTIMES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
+RUNTIMES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "scipy")
 # What of Slipway's source a result can depend on.
 SOURCES = (
     "decisions",
@@ -30,9 +33,9 @@ SOURCES = (
     "config.py",
     "records",
 )
-# Stores say where bytes lie, not what they are; a budget and a drop to give up at say whether a step comes to its end,
-# not what it then finds.
-NOT_CONTENT = frozenset({"objects", "registry", "budget", "give_up_drop"})
+# Stores say where bytes lie, not what they are; a budget, a limit and a drop to give up at say whether a step comes to
+# its end, not what it then finds.
+NOT_CONTENT = frozenset({"objects", "registry", "budget", "limit", "give_up_drop"})
 
 
 class ContentPolicy(CachePolicy):
@@ -49,6 +52,8 @@ class ContentPolicy(CachePolicy):
 
 
 def _content_of(value: object) -> object:
+    if isinstance(value, AccuracyParams):
+        return [value.model_dump(mode="json"), source_of(value.metric)]
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"a task was given {type(value).__name__}, which has no content to key a cache on")
@@ -56,14 +61,17 @@ def _content_of(value: object) -> object:
 
 @functools.cache
 def surroundings() -> tuple[str, ...]:
-    """What results depend on beside their inputs: the source of Slipway's steps and the versions of the runtimes."""
+    """What results depend on beside their inputs: Slipway's source, this host, and the versions of the runtimes.
+
+    Kernels differ from one CPU to another, and with them answers: int8 products saturate where VNNI is missing.
+    """
     source = hashlib.sha256()
     package = Path(slipway.__file__).parent
     for name in SOURCES:
         place = package / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             source.update(file.read_bytes())
-    return (source.hexdigest(), *(f"{name}=={_version(name)}" for name in RUNTIMES))
+    return (source.hexdigest(), host_hardware().fingerprint, *(f"{name}=={_version(name)}" for name in RUNTIMES))
 
 
 def _version(distribution: str) -> str | None:

@@ -9,6 +9,8 @@ from prefect.client.schemas.objects import State
 from slipway.records import Failure, Verdict
 from slipway.steps.progress import Event, tell
 
+_HEARD: set[tuple[object, str, str]] = set()  # flow run, line and step of every Failure that was told
+
 
 def on_change(task: Any, run: Any, state: State[Any]) -> None:
     """State hook of every task; its run's name is ``STEP LINE``."""
@@ -17,10 +19,15 @@ def on_change(task: Any, run: Any, state: State[Any]) -> None:
         tell(Event(line, task.name, "running"))
     elif state.is_failed():
         cause = state.result(raise_on_failure=False)
-        tell(Event(line, task.name, Verdict.of_error(cause), str(cause)))
+        # What is raised only to be kept out of the cache says itself what it is.
+        tell(Event(line, task.name, getattr(cause, "told_as", Verdict.of_error(cause)), str(cause)))
     elif state.is_completed():
         outcome = state.result(raise_on_failure=False)
         if isinstance(outcome, Failure):
-            tell(Event(line, outcome.step, outcome.decision.verdict, outcome.decision.reasons[0]))
+            # Steps hand on the Failure of an earlier one; a line that shares this one with others hears of it once.
+            heard = (run.flow_run_id, line, outcome.step)
+            if outcome.step == task.name or heard not in _HEARD:
+                tell(Event(line, outcome.step, outcome.decision.verdict, outcome.decision.reasons[0]))
+            _HEARD.add(heard)
         else:
             tell(Event(line, task.name, "cached" if state.name == "Cached" else "done"))

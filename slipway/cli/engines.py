@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from slipway.cli import ending
-from slipway.cli.console import out, print_json, print_table, tell
-from slipway.cli.release import DEFAULT_PARAMS, JsonOption
+from slipway.cli.console import Spare, out, print_json, print_table, tell
+from slipway.cli.release import DEFAULT_PARAMS, NARROWER, JsonOption
 from slipway.config import load_params
 from slipway.errors import BadInputError
-from slipway.records import Decision, Evidence
+from slipway.records import CandidateSpec, Decision, Evidence
 from slipway.reports.explanation import explanation
 from slipway.reports.plots import left_out, points, write_plot
 from slipway.reports.summary import HEADINGS, candidate_json, candidate_row
 from slipway.stores.registry import parse_model_uri
 from slipway.stores.tracking import verify
 from slipway.wiring import load_flow, workshop
+
+File: TypeAlias = tuple[str, str]  # target and digest
 
 NameArgument = Annotated[str, typer.Argument(help="The registered engine, NAME.TARGET, such as digits-resnet.x86.")]
 VersionArgument = Annotated[str, typer.Argument(help="Its version.")]
@@ -48,49 +50,65 @@ def candidates(
     if not every:
         asked = f"{name} on target {target}" if target else name
         raise BadInputError(f"no candidate of {asked} was ever measured here; run `slipway release` on a version of it")
-    champions = _champions(name, every)
+    champions = _champions(name, {evidence.spec.target for evidence in every})
     found = _current(every, champions)
     if plot is not None:
         write_plot(f"candidates of {name}", points(found, champions), plot, left_out(found))
         tell(f"wrote {plot}")
     if as_json:
-        listed = [candidate_json(e, champions.get(e.digest or "")) | {"target": e.spec.target} for e in found]
+        listed = [candidate_json(e, champions.get(_file(e))) | {"target": e.spec.target} for e in found]
         print_json({"model": name, "candidates": listed})
         return
-    rows = [(*candidate_row(e, e.digest in champions), (e.digest or "-")[:12], e.spec.target) for e in found]
-    print_table((*HEADINGS, "digest", "target"), rows, title=f"candidates of {name}; ► serves as champion")
+    rows = [(*candidate_row(e, _file(e) in champions), (e.digest or "-")[:12], e.spec.target) for e in found]
+    one_target = len({evidence.spec.target for evidence in found}) == 1
+    spare = [Spare("digest", _short), *NARROWER[:2], *([Spare("target")] if one_target else []), *NARROWER[2:]]
+    print_table((*HEADINGS, "digest", "target"), rows, f"candidates of {name}; ► serves as champion", spare)
 
 
-def _current(every: list[Evidence], champions: Mapping[str, str]) -> list[Evidence]:
+def _short(digest: str) -> str:
+    return digest[:8]
+
+
+def _file(evidence: Evidence) -> File:
+    return evidence.spec.target, evidence.digest or ""
+
+
+def _current(every: list[Evidence], champions: Mapping[File, str]) -> list[Evidence]:
     """Of each candidate, and of each champion's file, the newest evidence; ``every`` begins with the newest release."""
-    specs, files = set(), set()
+    specs: set[CandidateSpec] = set()
+    files: set[File] = set()
     current = []
     for evidence in every:
-        serves_unseen = evidence.digest in champions and evidence.digest not in files
+        serves_unseen = _file(evidence) in champions and _file(evidence) not in files
         if evidence.spec not in specs or serves_unseen:
             current.append(evidence)
         specs.add(evidence.spec)
-        files.add(evidence.digest)
+        files.add(_file(evidence))
     return current
 
 
-def _champions(name: str, every: list[Evidence]) -> dict[str, str]:
-    """Registry URI by digest of the champion of each target in ``every``."""
+def _champions(name: str, targets: Iterable[str]) -> dict[File, str]:
+    """Registry URI of each target's champion, by target and digest: targets may share a file."""
     registry, champions = workshop().registry, {}
-    for target in sorted({evidence.spec.target for evidence in every}):
+    for target in sorted(targets):
         version = registry.champion(f"{name}.{target}")
         if version is not None:
             engine = registry.version(f"{name}.{target}", version)
-            champions[engine.digest] = f"models:/{name}.{target}/{version}"
+            champions[target, engine.digest] = f"models:/{name}.{target}/{version}"
     return champions
 
 
 def explain(
     digest: Annotated[str, typer.Argument(help="The candidate's sha256, or its first characters.")],
+    target: Annotated[
+        str | None, typer.Option(help="On this target (default: where the file serves, else the newest evidence).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """All evidence on one candidate: what was measured, every gate with its reasons."""
-    evidence = workshop().registry.find(digest)
+    evidence = workshop().registry.find(digest, target)
+    if target is None:
+        evidence = _where_it_serves(evidence)
     if as_json:
         print_json(evidence.model_dump(mode="json"))
         return
@@ -99,6 +117,23 @@ def explain(
         out.print(f"\n{heading}", style="bold")
         for line in lines:
             out.print(f"  {line}", highlight=False, markup=False)
+
+
+def _where_it_serves(newest: Evidence) -> Evidence:
+    """Of the evidence on one file that several targets share, that of a target whose champion it is; else ``newest``.
+
+    The other targets are told.
+    """
+    registry, name = workshop().registry, parse_model_uri(newest.model_uri)[0]
+    every = [evidence for evidence in registry.candidates(name, None) if evidence.digest == newest.digest]
+    targets = list(dict.fromkeys(evidence.spec.target for evidence in every))
+    if len(targets) < 2:
+        return newest
+    champions = _champions(name, targets)
+    chosen = next((evidence for evidence in every if _file(evidence) in champions), newest)
+    others = ", ".join(target for target in targets if target != chosen.spec.target)
+    tell(f"this is the evidence on target {chosen.spec.target}; the same file has some on {others}: give --target")
+    return chosen
 
 
 def approve(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TextIO, cast
 
 import typer
 
 from slipway import __version__
 from slipway.cli import demo, engines, host, release, step
-from slipway.cli.console import complain, print_json
+from slipway.cli.console import Unread, complain, print_json
 from slipway.errors import SlipwayError
 from slipway.wiring import STATE_DIRECTORY
 
@@ -43,6 +45,14 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error ends as one message on stderr, one JSON object with --json, and its exit code."""
+    with redirect_stdout(cast("TextIO", Unread(sys.stdout))):
+        try:
+            _run()
+        finally:
+            sys.stdout.flush()
+
+
+def _run() -> None:
     try:
         app()
     except SlipwayError as error:

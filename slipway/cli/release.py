@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from slipway.cli import ending
-from slipway.cli.console import out, print_json, print_table, tell
+from slipway.cli.console import Spare, out, print_json, print_table, tell
 from slipway.cli.progress import progress
 from slipway.config import Params, load_params
 from slipway.records import Decision, Release, ReleaseResult, TargetOutcome, Verdict
@@ -34,6 +35,14 @@ def duration_seconds(text: str) -> float:
     return float(total)
 
 
+# What a table of candidates does without in a narrow terminal; the last two only where all else is not enough.
+NARROWER = (
+    Spare("speed-up", lambda cell: cell.partition(" ")[0]),
+    Spare("size MB"),
+    Spare("drop ≤"),
+    Spare("p50 ms"),
+    Spare("accuracy"),
+)
 BudgetOption = Annotated[
     float | None,
     typer.Option(
@@ -107,16 +116,28 @@ def _uris(result: ReleaseResult) -> dict[str, str]:
 def _show(result: ReleaseResult, seconds: float) -> None:
     for outcome in result.release.targets:
         show_target(outcome, title=f"{result.release.model.uri} on {outcome.target}")
-        for decision in (outcome.decision, result.promotions.get(outcome.target)):
+        for decision in (_conclusion(outcome), result.promotions.get(outcome.target)):
             if decision:
                 out.print(f"{decision.verdict}: {'; '.join(decision.reasons)}", highlight=False)
     tell(f"{seconds:.1f} s; run {result.recorded.run_id}; look at it with: {workshop().look}")
 
 
+def _conclusion(outcome: TargetOutcome) -> Decision:
+    """The target's decision without the reasons of candidates that did not pass, which are listed above it."""
+    lost = [e for e in outcome.candidates if e.decision.verdict is not Verdict.PASS]
+    listed = tuple(f"{evidence.spec} {evidence.decision.verdict}" for evidence in lost)
+    own = tuple(reason for reason in outcome.decision.reasons if reason.partition(": ")[0] not in listed)
+    if own == outcome.decision.reasons:
+        return outcome.decision
+    counts = Counter(str(evidence.decision.verdict) for evidence in lost)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return Decision(verdict=outcome.decision.verdict, reasons=own or (f"no candidate passed: {told}",))
+
+
 def show_target(outcome: TargetOutcome, title: str) -> None:
     """The table of one target, and the reasons of every candidate that did not pass."""
     rows = [candidate_row(evidence, is_chosen(outcome, evidence)) for evidence in outcome.candidates]
-    print_table(HEADINGS, [reference_row(outcome), *rows], title)
+    print_table(HEADINGS, [reference_row(outcome), *rows], title, NARROWER)
     for evidence in outcome.candidates:
         if evidence.decision.verdict is not Verdict.PASS:
             out.print(

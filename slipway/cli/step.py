@@ -52,7 +52,7 @@ from slipway.steps.validate import evaluate_reference, validate
 from slipway.stores.conversion import Format, InputSpec
 from slipway.stores.tracking import verify
 from slipway.variants import variant as variant_kind
-from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, workshop
+from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, training_data, workshop
 
 OUT = Path("stages")
 TargetOption = Annotated[str, typer.Option("--target", help="A target of params.yaml.")]
@@ -103,17 +103,24 @@ def verify_command(
 ) -> None:
     """Hash test and calibration data against what git and DVC track; an example's own, where missing, is made first."""
     described, shop = check_targets(load_params(params)), workshop()
-    for directory in filter(None, (described.data.test, described.data.calibration)):
+    for directory in filter(None, (described.data.test, described.data.calibration, training_data(described))):
         if not directory.exists() and (owner := example_of(data=directory)):
             _restore(shop, owner, f"data {directory} does not exist")
         if revision is not None:
             verify(directory, revision)
-    checked = check_data(described.data.test, described.data.calibration, _load_source(shop).signature)
+    checked = check_data(
+        described.data.test, described.data.calibration, _load_source(shop).signature, training_data(described)
+    )
     _finish(shop, checked, "verify")
     bundles.save(OUT / "verify" / "test", checked.test, shop.objects)
     for variant in described.variants:
-        calibration = checked.calibration if variant_kind(variant).needs_calibration else None
-        bundles.save(OUT / "verify" / variant, CheckedData(test=checked.test, calibration=calibration), shop.objects)
+        kind = variant_kind(variant)
+        read = CheckedData(
+            test=checked.test,
+            calibration=checked.calibration if kind.needs_calibration else None,
+            training=checked.training if kind.needs_training else None,
+        )
+        bundles.save(OUT / "verify" / variant, read, shop.objects)
 
 
 @app.command("export")
@@ -135,7 +142,10 @@ def quantize_command(variant: VariantOption, form: FormOption, params: ParamsOpt
     exported = bundles.load_outcome(OUT / "export" / form, Exported, shop.objects)
     data = bundles.load(OUT / "verify" / variant, CheckedData, shop.objects)
     sources = (_unchanged(data.test), data.calibration and _unchanged(data.calibration))
-    made = definite(quantize)(shop.objects, _load_source(shop), exported, variant, *sources, described.calibration)
+    training = data.training and _unchanged(data.training)
+    made = definite(quantize)(
+        shop.objects, _load_source(shop), exported, variant, *sources, described.calibration, training, described.qat
+    )
     _finish(shop, made, "quantize", variant, form)
 
 
@@ -199,6 +209,7 @@ def choose_command(params: ParamsOption = DEFAULT_PARAMS) -> None:
         model=_load_source(shop),
         data=data.test,
         calibration=data.calibration,
+        training=data.training,
         code_revision=code_revision(shop.root),
         hardware=bundles.load(OUT / "hardware", Hardware, shop.objects),
     )

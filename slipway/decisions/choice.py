@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from slipway.config import Objective
+from slipway.decisions.gates import regression_gate
 from slipway.records import Accuracy, Decision, Evidence, Interval, Latency, Record, Timing, Verdict
 
 Percentile = Literal["p50", "p99"]
@@ -76,6 +77,34 @@ def front_percentile(candidates: Iterable[Evidence]) -> Percentile:
 def latency_at(percentile: Percentile, latency: Latency) -> float | None:
     """Latency in ms at ``percentile``; None where its samples do not support it."""
     return latency.p99_ms if percentile == "p99" else latency.p50_ms
+
+
+def hold_against(champion: str | None, choice: Choice, candidates: Sequence[Evidence], max_regression: float) -> Choice:
+    """``choice``, unless it puts another candidate in place of the ``champion`` that took part and is faster.
+
+    A champion that was no candidate has been a gate of each of them already. One that was is the best of those that
+    passed, or did not pass this time; then what is chosen instead must not be much slower either. The ratio of their
+    speed-ups is taken with the outer bounds of both.
+    """
+    by_digest = {evidence.digest: evidence for evidence in candidates if evidence.digest is not None}
+    if champion not in by_digest or choice.chosen in {None, champion}:
+        return choice
+    own, other = by_digest[champion].timing, by_digest[str(choice.chosen)].timing
+    over = None if own is None or other is None else _ratio(other.speedup, own.speedup)
+    gate = regression_gate(max_regression, over, "; ".join(by_digest[champion].decision.reasons))
+    if gate is None or gate.verdict is Verdict.PASS:
+        return choice
+    reasons = tuple(f"{by_digest[str(choice.chosen)].spec} in place of the champion: {one}" for one in gate.reasons)
+    decision = Decision(verdict=gate.verdict, reasons=(*reasons, *choice.decision.reasons))
+    return choice.model_copy(update={"decision": decision, "chosen": None})
+
+
+def _ratio(numerator: Interval, denominator: Interval) -> Interval:
+    return Interval(
+        value=numerator.value / denominator.value,
+        lower=numerator.lower / denominator.upper,
+        upper=numerator.upper / denominator.lower,
+    )
 
 
 def pareto_front(candidates: Sequence[Evidence]) -> tuple[str, ...]:

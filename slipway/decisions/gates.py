@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 
 from slipway.config import AccuracyParams, SloParams
-from slipway.decisions.paired import MOST_EXAMPLES, examples_to_decide
+from slipway.decisions.paired import BOOTSTRAP, MOST_EXAMPLES, examples_to_decide
 from slipway.records import Accuracy, Decision, Interval, Scenario, Timing, Verdict
 
 P99_SAMPLES = 662  # MLPerf LoadGen's early-stopping minimum for a 99th percentile
 BYTES_PER_MB = 1_000_000
+NOT_SHARES = ("mae", "rmse")
 _SEVERITY = (Verdict.PASS, Verdict.SKIPPED, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.ERROR)
 
 
@@ -33,6 +34,10 @@ def accuracy_gate(policy: AccuracyParams, accuracy: Accuracy) -> Decision:
     name, level, lower, upper = accuracy.metric, accuracy.confidence, accuracy.drop_lower, accuracy.drop_upper
     if accuracy.available is not None and accuracy.n < accuracy.available:
         return _given_up(accuracy, limits, least)
+    few = _too_few(accuracy, least)
+    if upper <= least and few is not None:
+        found = f"<= {upper:.4f}, but {accuracy.n} examples cannot show a drop of {least:g}: {few:,} or more would"
+        return _decision(Verdict.INCONCLUSIVE, f"{name} drop {found}{_changes(accuracy)}")
     if upper <= least:
         verdict, found = Verdict.PASS, f"<= {upper:.4f} (bound at {level * 100:g}%) is within {_rules(limits)}"
     elif lower > least:
@@ -44,6 +49,20 @@ def accuracy_gate(policy: AccuracyParams, accuracy: Accuracy) -> Decision:
         verdict = Verdict.INCONCLUSIVE
     advice = f"; {_advice(accuracy, least)}" if verdict is Verdict.INCONCLUSIVE else ""
     return _decision(verdict, f"{name} drop {found} (n={accuracy.n}){advice}{_changes(accuracy)}")
+
+
+def _too_few(accuracy: Accuracy, limit: float) -> int | None:
+    """How many examples a bootstrap needs before it may pass ``limit``; None if it has them, or needs no such number.
+
+    A bootstrap resamples what it saw: where no answer changed it tells a bound of 0, however few examples there are.
+    The rule of three (Hanley & Lippman-Hand 1983, JAMA 249:1743-1745) tells how many would have shown a change of
+    ``limit`` at the confidence asked for. Errors that are not shares (mae, rmse) have no such number.
+    """
+    if accuracy.method != BOOTSTRAP or accuracy.metric in NOT_SHARES or limit >= 1:
+        return None
+    rarest = math.log(1 - accuracy.confidence) / math.log1p(-limit) if limit > 0 else math.inf
+    needed = math.ceil(min(rarest, MOST_EXAMPLES))
+    return needed if accuracy.n < needed else None
 
 
 def _unanswerable(policy: AccuracyParams, accuracy: Accuracy) -> str | None:
@@ -131,13 +150,19 @@ def slo_gates(slo: SloParams, timing: Timing, size_bytes: int) -> dict[str, Deci
     return gates
 
 
-def regression_gate(max_regression: float, over_champion: Interval | None) -> Decision | None:
+def regression_gate(
+    max_regression: float, over_champion: Interval | None, no_champion: str | None = None
+) -> Decision | None:
     """Whether the candidate is at most ``max_regression`` (a share) slower than the champion; None without a champion.
 
     ``over_champion`` is champion latency over candidate latency, measured as a pair: above 1 the candidate is faster.
+    INCONCLUSIVE where there is a champion that could not be timed, for the reason ``no_champion``.
     """
     if over_champion is None:
-        return None
+        if no_champion is None:
+            return None
+        reason = f"the champion could not be timed: {no_champion}; measure again"
+        return _decision(Verdict.INCONCLUSIVE, reason)
     least = 1 - max_regression
     speed = f"{over_champion.value:.3f}x the champion's ({over_champion.lower:.3f} to {over_champion.upper:.3f})"
     if over_champion.lower >= least:

@@ -16,6 +16,7 @@ from slipway.errors import BadInputError
 from slipway.records import Accuracy
 
 MOST_EXAMPLES = 10_000_000
+BOOTSTRAP = "paired BCa bootstrap"
 RESAMPLES = 1_999
 BATCH = 500  # resamples held in memory at once
 MOST_UNITS = 2_000

@@ -105,6 +105,7 @@ class OpenVinoEngine:
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": options.threads,
             "INFERENCE_PRECISION_HINT": model.get_rt_info(PRECISION_KEY).value,
+            "ENABLE_CPU_PINNING": False,  # it would stay on the first CPUs, wherever its process is moved to
             **further,
         }
         signature = Signature(inputs=_specs(model.inputs), outputs=_specs(model.outputs))

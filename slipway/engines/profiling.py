@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import statistics
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from slipway.records import Layer
 WARM_UP_CALLS = 5
 TRACED_CALLS = 5  # a trace is to be looked at; one of every call would take megabytes
 
+_LEAST_CALLS = 3  # that a mean is taken over
 # As the runtimes spell them: ONNX Runtime and PyTorch, OpenVINO and oneDNN.
 _PRECISIONS = {
     "double": "fp64",
@@ -52,12 +53,11 @@ def is_precision(dtype: str) -> bool:
 def mean_layers(calls: Sequence[Sequence[Layer]]) -> tuple[Layer, ...]:
     """Layers of several calls, their names unique within a call, as one call of mean times.
 
-    Of the calls, the faster half counts, so that what else ran on the host does not; the means then add up to a call.
-    A layer that some of these calls did not reach counts there with no time.
+    Of the calls, the fastest quarter counts, at least three, so that what else ran on the host does not; the means then
+    add up to a call. A layer that some of these calls did not reach counts there with no time.
     """
-    in_all_us = [sum(layer.time_us or 0.0 for layer in call) for call in calls]
-    middle_us = statistics.median(in_all_us)
-    quiet = [call for call, in_us in zip(calls, in_all_us, strict=True) if in_us <= middle_us]
+    fastest_first = sorted(calls, key=lambda call: sum(layer.time_us or 0.0 for layer in call))
+    quiet = fastest_first[: max(_LEAST_CALLS, math.ceil(len(calls) / 4))]
     total_us: defaultdict[str, float] = defaultdict(float)
     first: dict[str, Layer] = {}
     for layer in (layer for call in quiet for layer in call):

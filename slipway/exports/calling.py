@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from slipway.errors import BadInputError
+from slipway.errors import BadInputError, first_line
 from slipway.records import Signature
 
 if TYPE_CHECKING:
@@ -146,18 +146,6 @@ def _runs(module: torch.nn.Module, arrays: Arrays, signature: Signature) -> bool
     except Exception:  # noqa: BLE001 - a module may raise anything; the cause told is that of its first run
         return False
     return True
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong at the root of a chain of errors, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    if not lines:
-        return type(error).__name__
-    if lines[0].startswith("The following operation failed in the TorchScript interpreter"):
-        return lines[-1]  # TorchScript tells its own stack first
-    return f"{type(error).__name__}: {lines[0].strip()}"
 
 
 def _laid_flat(module: torch.nn.Module, signature: Signature) -> torch.nn.Module:

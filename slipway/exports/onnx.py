@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.errors import RejectedError
-from slipway.exports.calling import TRACED_BATCH, Arrays, at_batch, exportable, first_line, tensors
+from slipway.errors import RejectedError, first_line
+from slipway.exports.calling import TRACED_BATCH, Arrays, at_batch, exportable, tensors
 from slipway.exports.program import capture
 from slipway.exports.scripted import DEPRECATED, save_scripted
 from slipway.records import Signature, TensorSpec

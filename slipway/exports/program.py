@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.errors import BadInputError, RejectedError
-from slipway.exports.calling import TRACED_BATCH, Arrays, at_batch, exportable, first_line, tensors
+from slipway.errors import BadInputError, RejectedError, first_line
+from slipway.exports.calling import TRACED_BATCH, Arrays, at_batch, exportable, tensors
 from slipway.exports.scripted import save_scripted
 from slipway.records import Signature
 

@@ -10,8 +10,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import RejectedError
-from slipway.exports.calling import OTHER_BATCH, Arrays, at_batch, exportable, first_line, leaves_in_order, run
+from slipway.errors import RejectedError, first_line
+from slipway.exports.calling import OTHER_BATCH, Arrays, at_batch, exportable, leaves_in_order, run
 from slipway.exports.program import capture
 from slipway.exports.scripted import DEPRECATED, save_scripted
 from slipway.records import Signature

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from slipway.decisions.paired import bca_bounds, bca_statistic_bounds, tango_bounds
+from slipway.decisions.paired import BOOTSTRAP, bca_bounds, bca_statistic_bounds, tango_bounds
 from slipway.errors import BadInputError, RejectedError
 from slipway.measure.arrays import CHUNK_BYTES, Array, Arrays, Joined
 from slipway.measure.classes import are_classes, by_class
@@ -158,7 +158,7 @@ def _bounds(metric: Metric, before: Kept, after: Kept, confidence: float) -> dic
         lower, upper = tango_bounds(len(expected), lost, gained, confidence)
         told = {"drop_lower": lower, "drop_upper": upper, "discordant": lost + gained}
         return {**told, "method": "Tango score interval"}
-    return {"drop_lower": lower, "drop_upper": upper, "method": "paired BCa bootstrap"}
+    return {"drop_lower": lower, "drop_upper": upper, "method": BOOTSTRAP}
 
 
 def _lost(metric: Metric, reference: Value, candidate: Value) -> Value:

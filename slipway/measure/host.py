@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slipway.records import HostLoad
 
-_CPUFREQ = Path("/sys/devices/system/cpu")
+_CPUS = Path("/sys/devices/system/cpu")
 
 
 class HostWatch:
@@ -30,7 +30,7 @@ class HostWatch:
         )
 
 
-def governor(cpus: Collection[int], folder: Path = _CPUFREQ) -> str | None:
+def governor(cpus: Collection[int], folder: Path = _CPUS) -> str | None:
     """The frequency governor of ``cpus``, several joined by commas; None where the kernel shows none, as in a guest."""
     files = [folder / f"cpu{cpu}" / "cpufreq" / "scaling_governor" for cpu in cpus]
     try:
@@ -38,6 +38,24 @@ def governor(cpus: Collection[int], folder: Path = _CPUFREQ) -> str | None:
     except OSError:
         return None
     return ", ".join(sorted(found)) or None
+
+
+def cores_first(cpus: Collection[int], folder: Path = _CPUS) -> list[int]:
+    """``cpus`` in an order in which neighbours are different cores: first one CPU of each core, then its siblings.
+
+    Where the kernel does not tell siblings, as in some guests, each CPU counts as a core.
+    """
+    return sorted(cpus, key=lambda cpu: (_place_on_core(cpu, folder), cpu))
+
+
+def _place_on_core(cpu: int, folder: Path) -> int:
+    try:
+        text = (folder / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text(encoding="ascii")
+        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]  # as in "0-1" or "0,4"
+    except (OSError, ValueError):
+        return 0
+    siblings = [sibling for first, *last in ends for sibling in range(first, (last or [first])[0] + 1)]
+    return siblings.index(cpu) if cpu in siblings else 0
 
 
 def _ticks() -> list[int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import hashlib
+import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
@@ -104,6 +106,23 @@ _NAMED = {
     "rmse": Metric("rmse", "set", False, squared_errors, root_of_mean),
     "cosine": Metric("cosine", "mean", True, cosines, mean),
 }
+
+
+def source_of(name: str) -> str | None:
+    """The sha256 of the file that an own metric, ``package.module:function``, is written in; None of all others.
+
+    What that file imports does not count.
+    """
+    module_name, colon, _ = name.partition(":")
+    if name.startswith("topk:") or name in _NAMED or not colon:
+        return None
+    try:
+        found = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError):
+        return None  # `metric` tells what is wrong with it
+    if found is None or found.origin is None or not Path(found.origin).is_file():
+        return None
+    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
 
 
 def _positive(name: str) -> int:

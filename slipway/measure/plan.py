@@ -23,9 +23,11 @@ class TimingPlan:
     In every round an engine is opened anew and runs one block of calls. A block is as many calls as spread ``samples``
     over ``rounds``, at least 16 and about ``block_ms`` long, fewer only where the budget would not last for ``rounds``.
     Rounds go on until each participant has ``samples`` and ``rounds``, or ``budget_seconds`` are spent on them (at
-    least two are run); start, warm-up and what follows the rounds come on top. With ``halving``, those that are clearly
-    slower leave early. ``scenario`` adds a run of MLPerf LoadGen; a server is sent ``server_per_s`` queries.
-    ``timeout_seconds`` bounds any one answer.
+    least two are run); start, warm-up and what follows the rounds come on top. With ``halving``, those leave
+    early whose speed-up in latency at the first of ``batch`` is clearly lower than that of the better half: it ranks by
+    nothing else, so that it is only for whoever looks for a latency. Throughput is measured for ``throughput_seconds``
+    under each setting, in three windows. ``scenario`` adds a run of MLPerf LoadGen; a server is sent ``server_per_s``
+    queries. ``timeout_seconds`` bounds any one answer.
     """
 
     threads: tuple[int, ...] = (1,)
@@ -37,7 +39,7 @@ class TimingPlan:
     budget_seconds: float = 300.0
     halving: bool = False
     warm_up_seconds: float = 10.0
-    throughput_seconds: float = 0.15
+    throughput_seconds: float = 0.18
     scenario: Literal["single-stream", "server", "offline"] | None = None
     server_per_s: float | None = None
     timeout_seconds: float = 600.0
@@ -48,12 +50,14 @@ class TimingPlan:
 class Participant:
     """A name to tell it by, and the command that loads its engine and runs `slipway.measure.worker.serve`.
 
-    One that ``stays`` is compared with by others, and no halving drops it.
+    One that ``stays`` is compared with by others, and no halving drops it. One that does not count is dropped like any
+    other, but is none of those that the better half is taken from, unless there are no others.
     """
 
     name: str
     argv: tuple[str, ...]
     stays: bool = False
+    counts: bool = True
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,20 @@ class TimedWorker:
         self.close()
 
     def pin(self, cpus: Collection[int]) -> None:
-        """Let every thread of the process, and those that it starts from now on, run on ``cpus`` only."""
+        """Let every thread of the process, and those that it starts from now on, run on ``cpus`` only.
+
+        Raises:
+            InfrastructureError: these CPUs may not be used any more.
+        """
         for task in Path(f"/proc/{self._process.pid}/task").glob("*"):
-            with contextlib.suppress(ProcessLookupError):  # that thread has ended
+            try:
                 os.sched_setaffinity(int(task.name), cpus)
+            except ProcessLookupError:  # that thread has ended
+                continue
+            except OSError as error:
+                raise InfrastructureError(
+                    f"worker {self.name} cannot be moved to CPUs {sorted(cpus)}: {error.strerror}; release again"
+                ) from error
 
     def ready(self) -> None:
         """Wait until the process has started and imported all that it needs. Raises as `ask` does."""
@@ -123,7 +133,8 @@ class TimedWorker:
             while b"\n" not in self._received:
                 if not selector.select(deadline - time.monotonic()):
                     raise InfrastructureError(
-                        f"worker {self.name} did not {asked} within {self._timeout_seconds:g} s; raise the time-out"
+                        f"worker {self.name} did not {asked} within {self._timeout_seconds:g} s: its engine hangs, or "
+                        "the host is overloaded; leave it out, or release again when the host is quiet"
                     )
                 chunk = os.read(self._stdout.fileno(), 1 << 16)
                 if not chunk:

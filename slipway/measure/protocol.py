@@ -64,20 +64,36 @@ class Outputs(Record):
     npz: str
 
 
+class Close(Record):
+    """Close the engine that is open, so that its memory is free while others have their turn; answered by `Closed`."""
+
+    do: Literal["close"] = "close"
+
+
+class Closed(Record):
+    """Said when no engine is open."""
+
+    closed: Literal[True] = True
+
+
 class Throughput(Record):
-    """Call for ``seconds`` from ``streams`` callers, each with its engine, in place of what was open; see `Rate`."""
+    """Call from ``streams`` callers, each with its engine, in place of what was open; answered by `Rates`.
+
+    They call in each of ``windows``, one after another, for ``seconds``.
+    """
 
     do: Literal["throughput"] = "throughput"
     batch: int
     threads: int
     streams: int
     seconds: float
+    windows: int = 1
 
 
-class Rate(Record):
-    """Examples per second, of all streams together."""
+class Rates(Record):
+    """Examples per second in each window, of all streams together."""
 
-    examples_per_s: float
+    examples_per_s: tuple[float, ...]
 
 
 class Scenario(Record):
@@ -142,6 +158,6 @@ class Failed(Record):
     error: str
 
 
-Request: TypeAlias = Load | WarmUp | Block | Check | Throughput | Scenario | Profile | Finish
+Request: TypeAlias = Load | WarmUp | Block | Check | Close | Throughput | Scenario | Profile | Finish
 
 REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="do")])

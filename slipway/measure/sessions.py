@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -35,12 +36,13 @@ def run_session(
 ) -> SessionTimings:
     """Time all participants on ``cpus`` in one session.
 
-    All workers are started first; from then on exactly one at a time has work. Each participant, the reference too,
-    takes the thread count of the plan that gives it the lowest median. In each round every participant that still needs
-    samples opens its engine anew and runs one block; the reference runs in every round, so that each block has a
-    partner. The order is random, and that of every second round is the one before backwards. With a plan that halves,
-    candidates that are clearly slower leave after 2, 4 and 8 rounds. At the end throughput is measured, LoadGen runs if
-    the plan asks for it, and each is profiled, with a trace in the directory ``traces``, if that is given.
+    All workers are started first; from then on exactly one at a time has work, and an engine open. Each participant,
+    the reference too, takes the thread count of the plan that gives it the lowest medians. In each round every
+    participant that still needs samples opens its engine anew and runs one block; the reference runs in every round, so
+    that each block has a partner. The order is random, and that of every second round is the one before backwards. With
+    a plan that halves, candidates that are clearly slower leave after 2, 4 and 8 rounds. At the end throughput is
+    measured, LoadGen runs if the plan asks for it, and each is profiled, with a trace in the directory ``traces``, if
+    that is given.
     No process is left behind, however this ends. ``told`` hears, now and then, which share is done.
 
     Raises:
@@ -102,14 +104,18 @@ def _halve(reference: Turns, candidates: Sequence[Turns], turn: int) -> None:
     rivals = [one for one in candidates if one.error is None and not one.participant.stays]
     if not rivals:
         return
-    speedups = [one.speedup_over(reference) for one in rivals]
-    kept = set(survivors(speedups))
-    best = max(range(len(rivals)), key=lambda index: speedups[index].value)
-    for index, (one, own) in enumerate(zip(rivals, speedups, strict=True)):
-        if index not in kept:
+    counting = [one for one in rivals if one.participant.counts] or rivals
+    speedups = [one.speedup_over(reference) for one in counting]
+    kept = [counting[index] for index in survivors(speedups)]
+    better = sorted(speedups, key=lambda one: -one.value)[: math.ceil(len(speedups) / 2)]
+    within_reach = min(one.lower for one in better)
+    best = counting[speedups.index(better[0])].participant.name
+    for one in rivals:
+        own = one.speedup_over(reference)
+        if one not in kept and own.upper < within_reach:
             reason = (
                 f"not measured in full: dropped after {turn} rounds at {_told(own)} against the "
-                f"{_told(speedups[best])} of {rivals[best].participant.name}; release without --budget to measure it"
+                f"{_told(better[0])} of {best}; release without --budget to measure it"
             )
             one.leave(NotMeasuredError(reason))
 

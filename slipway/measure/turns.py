@@ -17,6 +17,7 @@ import numpy as np
 from slipway.errors import BadInputError, InfrastructureError, SlipwayError
 from slipway.measure import protocol
 from slipway.measure.arrays import Array, read_arrays
+from slipway.measure.host import cores_first
 from slipway.measure.latency import Nanoseconds, summarise
 from slipway.measure.plan import Participant, ParticipantTiming, TimingPlan, speedup_by_round
 from slipway.measure.processes import TimedWorker
@@ -24,11 +25,13 @@ from slipway.records import HostLoad, Interval, Latency, Scenario, Throughput, T
 
 P = ParamSpec("P")
 _LEAST_CALLS = 16
+_TRIALS = 3  # of every thread count, each time that it is tried
 _TRIAL_CALLS = 5
 _WINDOW_SECONDS = 0.05
 # An engine that is opened again in a process that ran it before needs a few calls and no more.
 _REOPENED_WINDOW_SECONDS = 0.005
 _REOPENED_WARM_UP_SECONDS = 0.5
+_THROUGHPUT_WINDOWS = 3
 _PROFILE_SECONDS = 0.3
 _PROFILE_CALLS = (10, 200)
 
@@ -64,6 +67,7 @@ class Turns:
         self._cpus: list[int] = []
         self._running = ExitStack()
         self._first_load: protocol.Loaded | None = None
+        self._opening_seconds = 0.0
         self._settled: list[bool] = []
         self._threads = plan.threads[0]
         self._calls = 0
@@ -85,7 +89,7 @@ class Turns:
         """Start the worker on ``cpus``."""
         worker = TimedWorker(self.participant.name, self.participant.argv, cpus, self._plan.timeout_seconds)
         self._worker = self._running.enter_context(worker)
-        self._cpus = sorted(cpus)
+        self._cpus = cores_first(cpus)
 
     @_while_well
     def wait_until_ready(self) -> None:
@@ -94,12 +98,21 @@ class Turns:
 
     @_while_well
     def prepare(self, block_seconds: float) -> None:
-        """Find the best thread count, and size the blocks, each within ``block_seconds``."""
-        trials = {threads: self._try(threads) for threads in self._plan.threads}
-        self._threads = min(trials, key=lambda threads: np.median(trials[threads]))
-        in_time = _calls_in(self._plan.block_ms / 1e3, trials[self._threads])
+        """Find the best thread count, and size the blocks, each within ``block_seconds``.
+
+        Each count is tried twice, in some order and then backwards, so that neither a drift of the host nor where
+        memory happens to lie decides.
+        """
+        threads = self._plan.threads
+        trials: dict[int, list[Nanoseconds]] = {count: [] for count in threads}
+        for count in (*threads, *threads[::-1]) if len(threads) > 1 else threads:
+            trials[count] += self._try(count, again=bool(trials[count]))
+        self._close()
+        self._threads = min(trials, key=lambda count: np.mean([np.median(trial) for trial in trials[count]]))
+        samples_ns = np.concatenate(trials[self._threads])
+        in_time = _calls_in(self._plan.block_ms / 1e3, samples_ns)
         wanted = max(_LEAST_CALLS, in_time, math.ceil(self._plan.samples / self._plan.rounds))
-        self._calls = min(wanted, _calls_in(block_seconds, trials[self._threads]))
+        self._calls = min(wanted, _calls_in(block_seconds, samples_ns))
 
     def share(self) -> float:
         """The share that it has of the samples and the rounds that the plan asks for, whichever is lower."""
@@ -112,7 +125,7 @@ class Turns:
 
     @_while_well
     def run_block(self, turn: int) -> None:
-        """Open the engine anew and time one block, in round ``turn``, on as many CPUs as it has threads.
+        """Open the engine anew, time one block, in round ``turn``, on as many CPUs as it has threads, and close it.
 
         Which ones changes from round to round and is the same for all participants: CPUs of one host may differ by a
         quarter for minutes, when a neighbour shares the core of one of them.
@@ -121,11 +134,13 @@ class Turns:
         self._worker.pin((self._cpus[first:] + self._cpus[:first])[: self._threads])
         self._open(self._threads, _REOPENED_WINDOW_SECONDS, _REOPENED_WARM_UP_SECONDS)
         self.rounds[turn] = self._time(self._calls)
+        self._close()
 
     @_while_well
     def take_outputs(self) -> None:
         """Take the outputs under the timed settings; from here on all CPUs may be used again."""
         self._worker.pin(self._cpus)
+        self._load(self._threads)
         encoded = self._worker.ask(protocol.Check(), protocol.Outputs).npz
         try:
             self._outputs = read_arrays(io.BytesIO(base64.b64decode(encoded, validate=True)))
@@ -136,14 +151,34 @@ class Turns:
 
     @_while_well
     def measure_throughput(self, cpus: int) -> None:
-        """Examples per second under each setting of the plan that needs no more threads than there are ``cpus``."""
+        """Examples per second under each setting of the plan that needs no more threads than there are ``cpus``.
+
+        Each has three windows, between which the others have theirs. An engine that takes long to open or to answer has
+        its windows at once, for it would spend more time on opening than on what is measured.
+        """
         plan = self._plan
-        for streams, threads, batch in itertools.product(sorted(plan.streams), plan.threads, plan.batch):
-            if streams * threads <= cpus:
-                setting = {"batch": batch, "threads": threads, "streams": streams}
-                request = protocol.Throughput(**setting, seconds=plan.throughput_seconds)
-                rate = self._worker.ask(request, protocol.Rate).examples_per_s
-                self._throughput.append(Throughput(**setting, examples_per_s=rate))
+        seconds = plan.throughput_seconds / _THROUGHPUT_WINDOWS
+        lead_in = self._opening_seconds + 3 * max(plan.batch) / plan.batch[0] * self.latency().p50_ms / 1e3
+        passes, windows = (_THROUGHPUT_WINDOWS, 1) if lead_in <= seconds / 2 else (1, _THROUGHPUT_WINDOWS)
+        settings = itertools.product(sorted(plan.streams), plan.threads, plan.batch)
+        rates = {setting: list[float]() for setting in settings if setting[0] * setting[1] <= cpus}
+        for _ in range(passes):
+            for (streams, threads, batch), found in rates.items():
+                request = protocol.Throughput(
+                    batch=batch, threads=threads, streams=streams, seconds=seconds, windows=windows
+                )
+                found.extend(self._worker.ask(request, protocol.Rates).examples_per_s)
+        self._throughput = [
+            Throughput(
+                batch=batch,
+                threads=threads,
+                streams=streams,
+                examples_per_s=float(np.median(found)),
+                lower=min(found),
+                upper=max(found),
+            )
+            for (streams, threads, batch), found in rates.items()
+        ]
 
     @_while_well
     def run_scenario(self) -> None:
@@ -215,16 +250,29 @@ class Turns:
     def _best_rate(self, batch: int) -> float:
         return max(rate.examples_per_s for rate in self._throughput if rate.batch == batch)
 
-    def _try(self, threads: int) -> Nanoseconds:
-        """Load and warm up with ``threads``; the samples of a quick trial, about a block long."""
-        self._open(threads, _WINDOW_SECONDS, self._plan.warm_up_seconds)
-        return self._time(max(_TRIAL_CALLS, _calls_in(self._plan.block_ms / 1e3, self._time(_TRIAL_CALLS))))
+    def _try(self, threads: int, again: bool) -> list[Nanoseconds]:
+        """Load and warm up with ``threads``, on as many CPUs; the samples of quick trials, together about a block."""
+        self._worker.pin(self._cpus[:threads])
+        if again:
+            self._open(threads, _REOPENED_WINDOW_SECONDS, _REOPENED_WARM_UP_SECONDS)
+        else:
+            self._open(threads, _WINDOW_SECONDS, self._plan.warm_up_seconds)
+        in_time = _calls_in(self._plan.block_ms / 1e3 / _TRIALS, self._time(_TRIAL_CALLS))
+        return [self._time(max(_TRIAL_CALLS, in_time)) for _ in range(_TRIALS)]
 
     def _open(self, threads: int, window_seconds: float, max_seconds: float) -> None:
-        loaded = self._worker.ask(protocol.Load(threads=threads, batch=self._plan.batch[0]), protocol.Loaded)
-        self._first_load = self._first_load or loaded  # a later load finds the file cached and the runtime set up
+        self._load(threads)
         request = protocol.WarmUp(window_seconds=window_seconds, max_seconds=max_seconds)
         self._settled.append(self._worker.ask(request, protocol.Settled).settled)
+
+    def _load(self, threads: int) -> None:
+        loaded = self._worker.ask(protocol.Load(threads=threads, batch=self._plan.batch[0]), protocol.Loaded)
+        self._first_load = self._first_load or loaded  # a later load finds the file cached and the runtime set up
+        self._opening_seconds = loaded.load_seconds + loaded.first_inference_seconds
+
+    def _close(self) -> None:
+        """Close the engine: all of a session together may need more memory than there is."""
+        self._worker.ask(protocol.Close(), protocol.Closed)
 
     def _time(self, calls: int) -> Nanoseconds:
         samples = np.array(self._worker.ask(protocol.Block(calls=calls), protocol.Samples).ns, dtype=np.int64)

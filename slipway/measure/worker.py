@@ -92,6 +92,9 @@ class _Worker:
                 answer = protocol.Samples(ns=tuple(time_calls(self._run_once, request.calls).tolist()))
             case protocol.Check():
                 answer = protocol.Outputs(npz=_encoded(self._run_once()))
+            case protocol.Close():
+                self._close()
+                answer = protocol.Closed()
             case protocol.Throughput():
                 answer = self._throughput(request)
             case protocol.Scenario():
@@ -118,7 +121,7 @@ class _Worker:
         self._run_once = _nothing_loaded  # a reference left here would keep the engine's memory
         self._opened.close()
 
-    def _throughput(self, request: protocol.Throughput) -> protocol.Rate:
+    def _throughput(self, request: protocol.Throughput) -> protocol.Rates:
         self._close()
         if request.streams > 1:
             self._note_peak_rss()
@@ -126,7 +129,8 @@ class _Worker:
         with ExitStack() as opened:
             infers = [opened.enter_context(self._load(request.threads)) for _ in range(request.streams)]
             callers = [partial(infer, arrays) for infer in infers]
-            return protocol.Rate(examples_per_s=examples_per_s(callers, request.batch, request.seconds))
+            rates = examples_per_s(callers, request.batch, request.seconds, request.windows)
+            return protocol.Rates(examples_per_s=tuple(rates))
 
     def _scenario(self, request: protocol.Scenario) -> protocol.Concluded:
         self._close()
@@ -143,6 +147,9 @@ class _Worker:
             profile = self._profile(request.threads, arrays, request.calls, Path(request.trace))
         except UnsupportedError as error:
             return protocol.Profiled(profile=None, reason=_first_line(error))
+        except Exception as error:  # noqa: BLE001 - a profiler that stumbles takes nothing from what was timed before
+            traceback.print_exc()
+            return protocol.Profiled(profile=None, reason=f"{type(error).__name__}: {_first_line(error)}")
         return protocol.Profiled(profile=profile)
 
     def _note_peak_rss(self) -> None:

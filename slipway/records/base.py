@@ -29,8 +29,10 @@ class Verdict(StrEnum):
     @classmethod
     def of_error(cls, error: BaseException) -> Verdict:
         """The verdict on a candidate whose step raised ``error``."""
-        if isinstance(error, UnsupportedError | NotMeasuredError):
+        if isinstance(error, UnsupportedError):
             return cls.SKIPPED
+        if isinstance(error, NotMeasuredError):
+            return cls.INCONCLUSIVE
         return cls.FAIL if isinstance(error, RejectedError) else cls.ERROR
 
 

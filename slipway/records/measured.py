@@ -103,12 +103,17 @@ class HostLoad(Record):
 
 
 class Throughput(Record):
-    """Examples per second under one setting: ``streams`` callers at once, each with ``threads`` threads."""
+    """Examples per second under one setting: ``streams`` callers at once, each with ``threads`` threads.
+
+    ``examples_per_s`` is the median of several windows, whose rates lie between ``lower`` and ``upper``.
+    """
 
     batch: int
     threads: int
     streams: int
     examples_per_s: float
+    lower: float | None = None
+    upper: float | None = None
 
 
 class Scenario(Record):
@@ -172,11 +177,13 @@ class Profile(Record):
 class Timed(Record):
     """Timing of one candidate; ``over_champion`` is its paired speed-up over the engine that serves now, if any.
 
-    ``trace`` is the profile as the runtime's own tool writes it.
+    ``no_champion`` tells why the engine that serves now could not be timed. ``trace`` is the profile as the runtime's
+    own tool writes it.
     """
 
     timing: Timing
     over_champion: Interval | None
+    no_champion: str | None = None
     profile: Profile | None = None
     trace: Artifact | None = None
 

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from slipway.decisions.precision import executed, layers_lowered
-from slipway.records import Evidence, Layer, Profile, Throughput, Timing
+from slipway.records import Evidence, Latency, Layer, Profile, Throughput, Timing
 from slipway.reports.profiles import time_us
 
 LEAST_SHARE = 0.02  # what takes less explains nothing
+DISTURBED = 1.5  # a profiler itself slows calls down, but not by this much
 _CONVERTS = re.compile(
     r"quantize|convert|cast|reorder|reformat|transpose|permute|contiguous|copy|^to$|to_mkldnn|to_dense", re.IGNORECASE
 )
@@ -30,19 +31,39 @@ def why_not_faster(evidence: Evidence) -> list[str]:
     total_us = time_us(profile.layers)
     if not total_us:
         return [f"{profile.tool} told no times", *_threads(timing)]
+    reference, latency = evidence.reference_profile, timing.latency if timing else None
+    disturbed = (
+        _disturbed("", profile, latency),
+        _disturbed("reference's ", reference, timing.reference_latency if timing else None),
+    )
     sentences = (
+        *disturbed,
         _where_time_goes(profile),
-        _against(profile, evidence.reference_profile),
+        None if any(disturbed) else _against(profile, reference),
         _fallbacks(evidence.spec.variant, profile),
         _out_of_reach(evidence.spec.variant, profile),
         _conversions(profile),
         _memory_bound(profile),
         _slow_kernels(profile, "it"),
-        _slow_kernels(evidence.reference_profile, "the reference") if evidence.reference_profile else None,
+        _slow_kernels(reference, "the reference") if reference else None,
         _outside(profile, timing),
         *_threads(timing),
     )
     return [sentence for sentence in sentences if sentence]
+
+
+def _disturbed(whose: str, profile: Profile | None, latency: Latency | None) -> str | None:
+    """That the operators take longer than a call does, which no engine explains: what else ran on the host does."""
+    if profile is None or latency is None or not _same_calls(profile, latency):
+        return None
+    total_us, call_us = time_us(profile.layers), latency.p50_ms * 1e3
+    if total_us <= DISTURBED * call_us:
+        return None
+    return f"the {whose}profile was disturbed: operators take {_ms(total_us)}, a call {_ms(call_us)}; shares are rough"
+
+
+def _same_calls(profile: Profile, latency: Latency) -> bool:
+    return (profile.batch, profile.threads) == (latency.batch, latency.threads)
 
 
 def _where_time_goes(profile: Profile) -> str:
@@ -127,7 +148,7 @@ def _slow_kernels(profile: Profile, whose: str) -> str | None:
 
 def _outside(profile: Profile, timing: Timing | None) -> str | None:
     """The part of a call that no operator accounts for; latency and profile are of different calls, so it is rough."""
-    if timing is None or (profile.batch, profile.threads) != (timing.latency.batch, timing.latency.threads):
+    if timing is None or not _same_calls(profile, timing.latency):
         return None
     call_us = timing.latency.p50_ms * 1e3
     outside = 1 - time_us(profile.layers) / call_us

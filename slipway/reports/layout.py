@@ -10,10 +10,12 @@ from typing import NamedTuple
 LOG_FROM = 8.0  # right over left end from which a linear axis would crowd the fast candidates
 OFF_SCALE = 4.0  # times the height of what is not hopeless: a drop above that would flatten all others
 PADDING = 0.08
+LEFT_SHARE = 0.2  # of the width, at most, for a label to the left of the fastest
 LABEL_HEIGHT_PX = 14.0
 CHARACTER_PX = 6.8
 MARKER_PX = 8.0
 RINGS_PX = (9.0, 26.0, 46.0, 70.0)
+ROUNDS = 3
 
 
 class Direction(NamedTuple):
@@ -41,9 +43,13 @@ class Box(NamedTuple):
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
 
+    def distance(self, x: float, y: float) -> float:
+        """From its nearest edge to a place; 0 inside."""
+        return math.hypot(max(self.left - x, x - self.right, 0.0), max(self.bottom - y, y - self.top, 0.0))
+
 
 class Mark(NamedTuple):
-    """What is drawn of one point: its place, and how far its bars reach."""
+    """What is drawn of one point: its place, how far its bars reach, and whether its label has to stay beside it."""
 
     label: str
     x: float
@@ -51,6 +57,7 @@ class Mark(NamedTuple):
     left: float
     right: float
     top: float
+    beside: bool = False
 
 
 class Label(NamedTuple):
@@ -87,12 +94,17 @@ def ceiling(drops_upper: Sequence[float], hopeless: Sequence[bool]) -> float:
 
 
 def frame(marks: Sequence[Mark], width_px: float, height_px: float) -> Frame:
-    """Ranges that hold all marks with their bars, and no drop at all."""
+    """Ranges that hold all marks with their bars, no drop at all, and the label of the fastest to the left of it."""
     left, right = min(mark.left for mark in marks), max(mark.right for mark in marks)
     logarithmic = left > 0 and right / left >= LOG_FROM
     x_range = (math.log10(left), math.log10(right)) if logarithmic else (left, right)
     y_range = (min(0.0, *(mark.y for mark in marks)), max(0.0, *(mark.top for mark in marks)))
-    return Frame(_padded(*x_range), _padded(*y_range), logarithmic, width_px, height_px)
+    fastest = min(marks, key=lambda mark: mark.x)
+    share = min((CHARACTER_PX * len(fastest.label) + RINGS_PX[0]) / width_px, LEFT_SHARE)
+    x_low, x_high = _padded(*x_range)
+    roomy = x_high - (x_high - x_range[0]) / (1 - share)
+    x_low = min(x_low, roomy if logarithmic else max(roomy, 0.0))  # there is no negative latency
+    return Frame((x_low, x_high), _padded(*y_range), logarithmic, width_px, height_px)
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
@@ -101,15 +113,24 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def labels(frame: Frame, marks: Sequence[Mark], rings_px: Iterable[float] = RINGS_PX) -> list[Label]:
-    """A place for each mark's label, the first mark first: the nearest that covers nothing, else the least covered."""
-    taken = [box for mark in marks for box in _drawn(frame, mark)]
-    possible = [Label(direction, ring) for ring in rings_px for direction in DIRECTIONS]
-    chosen = []
-    for mark in marks:
-        costs = [_cost(frame, label_box(frame, mark, label), taken) + label.distance_px for label in possible]
-        chosen.append(possible[costs.index(min(costs))])
-        taken.append(label_box(frame, mark, chosen[-1]))
-    return chosen
+    """A place for each mark's label, the first mark first; then each once more, now that the others have theirs.
+
+    It covers no other label and stays inside, lies nearer to its own mark than to any other, covers the least of what
+    is drawn, and is near: in this order, where not all can be had. Beside its mark is on the first of ``rings_px``.
+    """
+    rings, drawn = list(rings_px), [box for mark in marks for box in _drawn(frame, mark)]
+    placed: dict[int, Label] = {}
+    for _ in range(ROUNDS):
+        for index, mark in enumerate(marks):
+            others = [label_box(frame, marks[i], label) for i, label in placed.items() if i != index]
+            near_first = rings[:1] if mark.beside else rings
+            possible = [Label(direction, ring) for ring in near_first for direction in DIRECTIONS]
+            costs = [
+                (*_faults(frame, marks, index, label, others), _covered(frame, mark, label, drawn))
+                for label in possible
+            ]
+            placed[index] = possible[costs.index(min(costs))]
+    return [placed[index] for index in range(len(marks))]
 
 
 def label_box(frame: Frame, mark: Mark, label: Label) -> Box:
@@ -136,8 +157,21 @@ def _drawn(frame: Frame, mark: Mark) -> tuple[Box, ...]:
     )
 
 
-def _cost(frame: Frame, box: Box, taken: Sequence[Box]) -> float:
-    """Covered area, and ten times that outside the plot."""
+def _faults(frame: Frame, marks: Sequence[Mark], index: int, label: Label, others: Sequence[Box]) -> tuple[float, bool]:
+    """The area of other labels and outside the plot that a label covers, and whether it `misleads`."""
+    box = label_box(frame, marks[index], label)
     inside = box.overlap(Box(0, 0, frame.width_px, frame.height_px))
     outside = (box.right - box.left) * (box.top - box.bottom) - inside
-    return sum(map(box.overlap, taken)) + 10 * outside
+    return round(sum(map(box.overlap, others)) + 10 * outside, 1), misleads(frame, marks, index, label)
+
+
+def _covered(frame: Frame, mark: Mark, label: Label, drawn: Sequence[Box]) -> float:
+    """Area of what is drawn that a label covers, and its distance."""
+    return sum(map(label_box(frame, mark, label).overlap, drawn)) + label.distance_px
+
+
+def misleads(frame: Frame, marks: Sequence[Mark], index: int, label: Label) -> bool:
+    """Whether the label of one of the ``marks`` lies nearer to another; marks in the same place are told by neither."""
+    box, own = label_box(frame, marks[index], label), frame.place(marks[index].x, marks[index].y)
+    places = (frame.place(mark.x, mark.y) for mark in marks)
+    return any(box.distance(*place) < box.distance(*own) for place in places)

@@ -107,7 +107,8 @@ def _mark(point: Point, highest: float) -> Mark:
     """A drop above ``highest`` is drawn there, and told beside the name."""
     label = point.label if point.drop <= highest else f"{point.label} ↑ {point.drop:.3g}"
     left, right = point.latency_lower_ms, point.latency_upper_ms
-    return Mark(label, point.latency_ms, min(point.drop, highest), left, right, min(point.drop_upper, highest))
+    top, beside = min(point.drop_upper, highest), point.role == "chosen"
+    return Mark(label, point.latency_ms, min(point.drop, highest), left, right, top, beside)
 
 
 def _told(first: Point, left_out: Sequence[str], clipped: bool) -> list[str]:

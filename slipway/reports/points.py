@@ -36,27 +36,28 @@ class Point(Record):
     drop_upper: float
 
 
-def points(evidences: Sequence[Evidence], chosen: Collection[str]) -> list[Point]:
-    """What can be drawn of ``evidences``, candidates first and then each target's reference; ``chosen`` holds digests.
+def points(evidences: Sequence[Evidence], chosen: Collection[tuple[str, str]]) -> list[Point]:
+    """What can be drawn of ``evidences``, candidates first and then each target's reference.
 
+    ``chosen`` holds pairs of target and digest: several targets may share a file, and differ in everything measured.
     Latency is the p99, of all of them; the p50 only where none has the samples for a p99. Each target has its own
     front: latencies on different hardware do not compare.
     """
     percentile = front_percentile(evidences)
     targets = list(dict.fromkeys(evidence.spec.target for evidence in evidences))
-    of_target = {target: [e for e in evidences if e.spec.target == target] for target in targets}
-    front = {digest for own in of_target.values() for digest in pareto_front(own)}
+    fronts = {target: pareto_front([e for e in evidences if e.spec.target == target]) for target in targets}
     candidates: list[Point] = []
     references: dict[str, Point] = {}
     for evidence in evidences:
-        timing, target = evidence.timing, f" on {evidence.spec.target}" if len(targets) > 1 else ""
+        timing, on = evidence.timing, f" on {evidence.spec.target}" if len(targets) > 1 else ""
         if evidence.accuracy is None or timing is None:
             continue
-        role = "Pareto front" if evidence.digest in front else "dominated"
-        own = _point(evidence, timing.latency, percentile, f"{evidence.spec}{target}", role)
+        role = "Pareto front" if evidence.digest in fronts[evidence.spec.target] else "dominated"
+        own = _point(evidence, timing.latency, percentile, f"{evidence.spec}{on}", role)
         if own is not None:
-            candidates.append(own.model_copy(update={"role": "chosen"}) if evidence.digest in chosen else own)
-        reference = _point(evidence, timing.reference_latency, percentile, f"{REFERENCE}{target}", REFERENCE)
+            is_chosen = (evidence.spec.target, evidence.digest) in chosen
+            candidates.append(own.model_copy(update={"role": "chosen"}) if is_chosen else own)
+        reference = _point(evidence, timing.reference_latency, percentile, f"{REFERENCE}{on}", REFERENCE)
         if reference is not None:
             references.setdefault(evidence.spec.target, reference)
     return candidates + (list(references.values()) if candidates else [])

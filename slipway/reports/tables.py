@@ -67,7 +67,7 @@ def _figures(evidence: Evidence) -> dict[str, object]:
 
 
 def _pareto(outcome: TargetOutcome) -> Iterable[tuple[object, ...]]:
-    for point in points(outcome.candidates, {outcome.chosen} if outcome.chosen else ()):
+    for point in points(outcome.candidates, {(outcome.target, outcome.chosen)} if outcome.chosen else ()):
         yield point.label, point.role, point.percentile, point.latency_ms, point.drop, point.drop_upper
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from slipway.records import (
     Validated,
     Verdict,
 )
+from slipway.steps.budget import TimeLimit
 from slipway.steps.edges import first
 from slipway.steps.outcomes import failure
 from slipway.steps.progress import meter
@@ -67,26 +68,29 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
     reference: Built,
     candidates: Sequence[tuple[Built, Validated]],
     champion: Built | None,
-    budget_seconds: float | None = None,
+    limit: TimeLimit | None = None,
 ) -> Timings:
     """Time all candidates against the reference, and against the champion where there is one; profile each.
 
-    Only one benchmark runs per host at a time, whichever project or process starts it. Under a budget, candidates that
-    are clearly slower than the others are SKIPPED before they are measured in full.
+    Only one benchmark runs per host at a time, whichever project or process starts it. Under a ``limit``, candidates
+    that are clearly slower than the others are dropped before they are measured in full.
 
     Raises:
         BadInputError: there are fewer CPUs than threads asked for, or LoadGen is asked for and not installed.
         InfrastructureError: the reference could not be timed.
     """
     files = {built.artifact.digest: built for built, _ in candidates}
-    participants = [_participant(objects, built, data, str(built.spec)) for built in files.values()]
+    participants = [
+        replace(_participant(objects, built, data, str(built.spec)), counts=limit is None or digest in limit.promising)
+        for digest, built in files.items()
+    ]
     if champion:
         participants.append(replace(_participant(objects, champion, data, "champion"), stays=True))
     with host_to_itself(), objects.new_dir() as traces:
         session = run_session(
             _participant(objects, reference, data, "reference"),
             participants,
-            _plan(target, latency, budget_seconds),
+            _plan(target, latency, limit),
             os.sched_getaffinity(0),
             traces,
             meter(f"target {reference.spec.target}", "benchmark"),
@@ -107,19 +111,13 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
     )
 
 
-def find_champion(
-    registry: Registry, objects: ObjectStore, name: str, hardware: Hardware, candidates: Collection[str]
-) -> Built | None:
-    """The engine that serves now as the champion of ``name``, to be timed beside the candidates.
-
-    None if there is none, if it was built for other hardware, or if it is one of ``candidates`` (digests) itself: then
-    choosing the best of them already compares with it.
-    """
+def find_champion(registry: Registry, objects: ObjectStore, name: str, hardware: Hardware) -> Built | None:
+    """The engine that serves now as the champion of ``name``; None if there is none, or it is of other hardware."""
     version = registry.champion(name)
     if version is None:
         return None
     evidence = registry.version(name, version).evidence
-    if evidence.hardware.fingerprint != hardware.fingerprint or evidence.digest in candidates:
+    if evidence.hardware.fingerprint != hardware.fingerprint:
         return None
     with objects.new_dir() as folder:
         artifact = objects.put(registry.engine_path(name, version, folder))
@@ -135,14 +133,14 @@ def host_to_itself() -> Iterator[None]:
         yield
 
 
-def _plan(target: TargetParams, latency: LatencyParams, budget_seconds: float | None) -> TimingPlan:
+def _plan(target: TargetParams, latency: LatencyParams, limit: TimeLimit | None) -> TimingPlan:
     return TimingPlan(
         threads=target.threads,
         batch=target.batch,
         streams=target.streams,
         samples=latency.samples,
-        budget_seconds=min(latency.budget_s, budget_seconds or latency.budget_s),
-        halving=budget_seconds is not None,
+        budget_seconds=min(latency.budget_s, limit.seconds if limit else latency.budget_s),
+        halving=limit is not None and limit.halving,
         scenario=None if latency.scenario == "interleaved" else latency.scenario,
         server_per_s=latency.server_per_s,
     )
@@ -181,7 +179,13 @@ def _timed(
     except SlipwayError as error:
         return failure("benchmark", error)
     over = result.speedup_over(champion) if isinstance(champion, ParticipantTiming) else None
-    return Timed(timing=result.timing, over_champion=over, profile=result.profile, trace=kept.get(result.trace))
+    return Timed(
+        timing=result.timing,
+        over_champion=over,
+        no_champion=str(champion) if isinstance(champion, SlipwayError) else None,
+        profile=result.profile,
+        trace=kept.get(result.trace),
+    )
 
 
 def _check_same_answers(validated: Mapping[str, np.ndarray], timed: Mapping[str, np.ndarray]) -> None:

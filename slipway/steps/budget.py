@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-from slipway.config import AccuracyParams
+from slipway.config import AccuracyParams, Objective
 from slipway.decisions.gates import accuracy_gate
 from slipway.errors import NotMeasuredError
-from slipway.records import Record, Validated, Verdict
+from slipway.records import Built, Record, Validated, Verdict
 
 # Preparing candidates may begin until then; the rest is for timing them, without which nothing can be chosen.
 PREPARATION_SHARE = 0.6
@@ -48,3 +49,28 @@ def is_worth_timing(policy: AccuracyParams, validated: Validated, budget: Budget
     if validated.accuracy.given_up:
         return False
     return budget is None or accuracy_gate(policy, validated.accuracy).verdict is not Verdict.FAIL
+
+
+class TimeLimit(Record):
+    """How timing is cut short under a budget: after ``seconds``, by ``halving`` where the objective is a latency.
+
+    ``promising`` are the digests of those whose accuracy passes: no other may push one of them out.
+    """
+
+    seconds: float
+    halving: bool
+    promising: tuple[str, ...]
+
+
+def time_limit(
+    budget: Budget | None, policy: AccuracyParams, objective: Objective, candidates: Sequence[tuple[Built, Validated]]
+) -> TimeLimit | None:
+    """What is left of the budget for timing, where there is one."""
+    if budget is None:
+        return None
+    passing = [b for b, v in candidates if accuracy_gate(policy, v.accuracy).verdict is Verdict.PASS]
+    return TimeLimit(
+        seconds=budget.left_seconds(),
+        halving=objective in {"latency_p50_ms", "latency_p99_ms"},
+        promising=tuple(built.artifact.digest for built in passing),
+    )

@@ -17,29 +17,36 @@ class CheckedData(Record):
 
     test: DataSource
     calibration: DataSource | None
+    training: DataSource | None = None
 
 
-def check_data(test: Path, calibration: Path | None, signature: Signature) -> CheckedData:
-    """Hash both directories against their tracking records, and read every shard once before any model runs.
+def check_data(test: Path, calibration: Path | None, signature: Signature, training: Path | None = None) -> CheckedData:
+    """Hash the directories against their tracking records, and read every shard once before any model runs.
 
     Raises:
         TamperedError: a file differs from what is tracked; it is named.
         BadInputError: a directory is missing, untracked or without examples, an array is missing, not finite, unlike
-            those of other shards or not what the signature takes, or calibration and test share examples.
+            those of other shards or not what the signature takes, or test shares examples with another.
     """
     test_source = verify(test)
     _check_arrays(test, signature, with_target=True)
-    if calibration is None:
-        return CheckedData(test=test_source, calibration=None)
-    calibration_source = verify(calibration)
-    _check_arrays(calibration, signature, with_target=False)
-    shared = overlap(calibration, test, [spec.name for spec in signature.inputs])
+    return CheckedData(
+        test=test_source,
+        calibration=calibration and _check_unlike(calibration, test, signature, "calibrat"),
+        training=training and _check_unlike(training, test, signature, "train"),
+    )
+
+
+def _check_unlike(directory: Path, test: Path, signature: Signature, done: str) -> DataSource:
+    source = verify(directory)
+    _check_arrays(directory, signature, with_target=False)
+    shared = overlap(directory, test, [spec.name for spec in signature.inputs])
     if shared:
         raise BadInputError(
-            f"{calibration} and {test} share {shared} examples: a quantized model calibrated on its own exam proves "
-            "nothing; remove them from the calibration set and track it again with `dvc add`"
+            f"{directory} and {test} share {shared} examples: a quantized model {done}ed on its own exam proves "
+            f"nothing; remove them from {directory} and track it again with `dvc add`"
         )
-    return CheckedData(test=test_source, calibration=calibration_source)
+    return source
 
 
 def _check_arrays(directory: Path, signature: Signature, *, with_target: bool) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slipway.engines.base import Arrays, Session
-from slipway.errors import RejectedError
-from slipway.exports.calling import first_line
+from slipway.errors import RejectedError, first_line
 from slipway.records import DataSource, Signature
 from slipway.stores.datasets import examples
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slipway.config import Params, TargetParams
-from slipway.decisions.choice import choose
+from slipway.decisions.choice import choose, hold_against
 from slipway.decisions.gates import accuracy_gate, combine, regression_gate, slo_gates, timing_gate
 from slipway.decisions.parity import parity_gate
 from slipway.decisions.precision import count_precisions, precision_gate
@@ -39,6 +39,7 @@ class Context(Record):
     calibration: DataSource | None
     code_revision: str
     hardware: Hardware
+    training: DataSource | None = None
 
 
 def judge(
@@ -96,7 +97,7 @@ def _gates(
         gates["precision"] = precision_gate(params.precision, spec.variant, timed.profile)
         gates["timing"] = timing_gate(timed.timing)
         gates |= slo_gates(target.slo, timed.timing, built.artifact.size_bytes)
-        gates["regression"] = regression_gate(target.max_regression, timed.over_champion)
+        gates["regression"] = regression_gate(target.max_regression, timed.over_champion, timed.no_champion)
     return {name: gate for name, gate in gates.items() if gate is not None}
 
 
@@ -124,9 +125,10 @@ def conclude(
     reference: Predictions,
     candidates: Sequence[Evidence],
     reference_trace: Artifact | None = None,
+    champion: str | None = None,
 ) -> TargetOutcome:
-    """Choose among the candidates of one target."""
-    choice = choose(target.objective, candidates)
+    """Choose among the candidates of one target; ``champion`` is the digest of the engine that serves now."""
+    choice = hold_against(champion, choose(target.objective, candidates), candidates, target.max_regression)
     timings = [evidence.timing for evidence in candidates if evidence.timing]
     reference_latency: Latency | None = timings[0].reference_latency if timings else None
     return TargetOutcome(

@@ -22,7 +22,7 @@ def report(objects: ObjectStore, release: Release) -> tuple[Artifact, ...]:
         text.write_text(markdown(release), encoding="utf-8")
         files = [text]
         for outcome in release.targets:
-            drawn = points(outcome.candidates, {outcome.chosen} if outcome.chosen else ())
+            drawn = points(outcome.candidates, {(outcome.target, outcome.chosen)} if outcome.chosen else ())
             if drawn:
                 plots = [folder / f"pareto-{outcome.target}{suffix}" for suffix in (".html", ".png")]
                 for plot in plots:

@@ -12,8 +12,7 @@ import numpy as np
 
 from slipway.engines.base import Arrays, BuildOptions, Engine, RunOptions
 from slipway.engines.torch_eager import load_module
-from slipway.errors import SlipwayError, UnsupportedError
-from slipway.exports.calling import first_line
+from slipway.errors import SlipwayError, UnsupportedError, first_line
 from slipway.exports.graph import Graph, Region, regions
 from slipway.exports.onnx import translated
 from slipway.exports.onnx_graph import OnnxGraph

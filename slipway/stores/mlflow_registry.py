@@ -90,9 +90,9 @@ class MlflowRegistry:
         return mlflow_releases.candidates(self._connection, model_name, target)
 
     @at_border
-    def find(self, digest_prefix: str) -> Evidence:
+    def find(self, digest_prefix: str, target: str | None = None) -> Evidence:
         """See ``Registry.find``."""
-        return mlflow_releases.find(self._connection, digest_prefix)
+        return mlflow_releases.find(self._connection, digest_prefix, target)
 
     @at_border
     def register(self, name: str, release: RecordedRelease, evidence: Evidence) -> str:

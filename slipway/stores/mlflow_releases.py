@@ -15,8 +15,9 @@ import psutil
 from pydantic import ValidationError
 
 import slipway
+from slipway.decisions.precision import executed
 from slipway.errors import BadInputError, InfrastructureError, TamperedError
-from slipway.records import Evidence, Record, Release, Signature
+from slipway.records import Evidence, Record, Release, Signature, Timing
 from slipway.stores.mlflow_connection import Connection, mlflow_signature
 from slipway.stores.objects import digest_of
 from slipway.stores.registry import (
@@ -64,6 +65,8 @@ def record_release(
     tags |= {f"slipway.verdict.{outcome.target}": outcome.decision.verdict.value for outcome in release.targets}
     model_ids: dict[str, str] = {}
     with connection.run(experiment, f"{model.name}/{model.version}", tags) as run_id:
+        for param, value in (("model_uri", model.uri), ("data_md5", release.data_md5), ("metric", release.metric)):
+            client.log_param(run_id, param, value)
         for file in files:
             client.log_artifact(run_id, str(file))
         for outcome in release.targets:
@@ -87,17 +90,24 @@ def candidates(connection: Connection, model_name: str, target: str | None) -> l
     return [evidence for outcome in outcomes for evidence in outcome.candidates]
 
 
-def find(connection: Connection, digest_prefix: str) -> Evidence:
+def find(connection: Connection, digest_prefix: str, target: str | None) -> Evidence:
     """See ``Registry.find``."""
     check_digest_prefix(digest_prefix)
-    condition = f"{_tags({KIND_TAG: 'candidate'})} and tags.`{DIGEST_TAG}` LIKE '{digest_prefix}%'"
+    tags = {KIND_TAG: "candidate"} | ({TARGET_TAG: target} if target is not None else {})
+    condition = f"{_tags(tags)} and tags.`{DIGEST_TAG}` LIKE '{digest_prefix}%'"
     condition += " and attributes.status = 'FINISHED'"
     runs = connection.search_runs(connection.experiment(EXPERIMENT), condition)
     digests = {run.data.tags[DIGEST_TAG] for run in runs}
     if len(digests) != 1:
         found = ", ".join(sorted(digest[:16] for digest in digests)) or "none"
-        raise BadInputError(f"digest {digest_prefix!r} should name one candidate, found {found}; give more digits")
+        raise BadInputError(_not_one(digest_prefix, target, found, several=len(digests) > 1))
     return read_record(connection, f"{runs[0].info.artifact_uri}/evidence.json", Evidence)
+
+
+def _not_one(digest_prefix: str, target: str | None, found: str, several: bool) -> str:
+    where = f" on target {target}" if target is not None else ""
+    advice = "give more digits" if several else "see `slipway candidates`"
+    return f"digest {digest_prefix!r} should name one candidate{where}, found {found}; {advice}"
 
 
 def read_record(connection: Connection, uri: str, kind: type[T]) -> T:
@@ -198,24 +208,44 @@ def _log_figures(
 def _metrics(run_id: str, model_id: str | None, evidence: Evidence) -> list[Metric]:
     from mlflow.entities import Metric
 
-    figures: dict[str, float | None] = {"size_bytes": evidence.size_bytes}
-    if accuracy := evidence.accuracy:
-        figures |= {"accuracy": accuracy.value, "drop": accuracy.drop, "drop_upper": accuracy.drop_upper}
-    if timing := evidence.timing:
-        latency = timing.latency
-        figures |= {
-            "latency_p50_ms": latency.p50_ms,
-            "latency_p90_ms": latency.p90_ms,
-            "latency_p99_ms": latency.p99_ms,
-            "speedup": timing.speedup.value,
-        }
     now = int(time.time() * 1000)
     bound: dict[str, Any] = {"model_id": model_id, "dataset_name": DATASET_NAME, "dataset_digest": evidence.data_md5}
     return [
         Metric(name, float(value), now, step=0, run_id=run_id, **bound)
-        for name, value in figures.items()
+        for name, value in _figures(evidence).items()
         if value is not None
     ]
+
+
+def _figures(evidence: Evidence) -> dict[str, float | None]:
+    """All numbers by the name of their metric; None where one was not measured."""
+    figures: dict[str, float | None] = {"size_bytes": evidence.size_bytes}
+    if accuracy := evidence.accuracy:
+        figures |= {"accuracy": accuracy.value, "drop": accuracy.drop, "drop_upper": accuracy.drop_upper}
+    if parity := evidence.parity:
+        figures |= {"parity_cosine": parity.cosine, "top1_agreement": parity.top1_agreement}
+    if evidence.profile:
+        figures["executed_share"] = executed(evidence.spec.variant, evidence.profile).share
+    return figures | (_speed_figures(evidence.timing) if evidence.timing else {})
+
+
+def _speed_figures(timing: Timing) -> dict[str, float | None]:
+    latency, rates = timing.latency, timing.throughput_per_s
+    figures: dict[str, float | None] = {
+        "latency_p50_ms": latency.p50_ms,
+        "latency_p90_ms": latency.p90_ms,
+        "latency_p95_ms": latency.p95_ms,
+        "latency_p99_ms": latency.p99_ms,
+        "speedup": timing.speedup.value,
+        "throughput_per_s": max(rates.values(), default=None),
+        "load_seconds": timing.load_seconds,
+        "first_inference_seconds": timing.first_inference_seconds,
+        "peak_rss_bytes": timing.peak_rss_bytes,
+    }
+    figures |= {f"throughput_per_s_batch_{batch}": rate for batch, rate in rates.items()}
+    if scenario := timing.scenario:
+        figures |= {"loadgen_latency_ms": scenario.latency_ms, "loadgen_examples_per_s": scenario.examples_per_s}
+    return figures
 
 
 def _save(

@@ -182,8 +182,8 @@ class Registry(Protocol):
         """All evidence on a model's candidates, the newest release first."""
         ...
 
-    def find(self, digest_prefix: str) -> Evidence:
-        """The newest evidence on the one candidate whose digest starts so.
+    def find(self, digest_prefix: str, target: str | None = None) -> Evidence:
+        """The newest evidence on the one file whose digest starts so; several targets may share it: on ``target``.
 
         Raises:
             BadInputError: no candidate does, or several do.

@@ -16,6 +16,7 @@ class VariantKind:
     forms: frozenset[Form]
     needs_calibration: bool
     summary: str
+    needs_training: bool = False
 
 
 VARIANTS: dict[str, VariantKind] = {
@@ -58,6 +59,7 @@ VARIANTS: dict[str, VariantKind] = {
             frozenset({Form.ONNX}),
             True,
             "int8-static whose weights and ranges were fine-tuned with training data, to answer as fp32 does",
+            needs_training=True,
         ),
     )
 }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from slipway.config import CalibrationParams
 from slipway.errors import BadInputError, RejectedError
 from slipway.variants.histogram import Histogram
-from slipway.variants.probe import Arrays, Batches, Positions, Probe, numbered, rows
+from slipway.variants.inner_values import Arrays, Batches, Positions, Probe, numbered, rows
 from slipway.variants.qdq import listed
 from slipway.variants.ranges import Range, chosen_range
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HELD_BACK_EVERY = 10
 MOVED = 0.05
 MAX_MOVED_SHARE = 0.1
+CUT = 0.5
 MAX_SATURATED = 0.001
 MAX_SATURATED_ONE = 0.01
 
@@ -31,13 +32,15 @@ class Calibrated:
     """Ranges by activation, and what the report on them needs.
 
     ``moved`` is by how much of its final width a range grew or shrank in the last tenth of the examples; ``clipped`` is
-    the share of the calibrated values that a range leaves out on purpose.
+    the share of the calibrated values that a range leaves out on purpose; ``kept`` is a range's width as a share of
+    minmax's.
     """
 
     params: CalibrationParams
     ranges: Mapping[str, Range]
     moved: Mapping[str, float]
     clipped: Mapping[str, float]
+    kept: Mapping[str, float]
     examples: int
     held_back: int
 
@@ -75,11 +78,13 @@ def calibrate(
                     before = _ranges(seen, params)
                 _observe(seen, probe.run(rows(batch, wanted)))
     ranges = _ranges(seen, params)
+    widest = {name: chosen_range(one, "minmax", params.percentile) for name, one in seen.items()}
     return Calibrated(
         params=params,
         ranges=ranges,
         moved={name: _moved((before or ranges)[name], ranges[name]) for name in names},
         clipped={name: seen[name].share_outside(*ranges[name]) for name in names},
+        kept={name: _width(ranges[name]) / _width(widest[name]) if _width(widest[name]) else 1.0 for name in names},
         examples=total - total // HELD_BACK_EVERY,
         held_back=total // HELD_BACK_EVERY,
     )
@@ -97,14 +102,20 @@ def _ranges(seen: Mapping[str, Histogram], params: CalibrationParams) -> dict[st
 
 
 def _moved(before: Range, after: Range) -> float:
-    width = after[1] - after[0]
+    width = _width(after)
     return (abs(after[0] - before[0]) + abs(after[1] - before[1])) / width if width > 0 else 0.0
+
+
+def _width(ends: Range) -> float:
+    return ends[1] - ends[0]
 
 
 def adequacy(
     model: onnx.ModelProto, representable: Mapping[str, Range], calibrated: Calibrated, batches: Batches
 ) -> tuple[str, ...]:
     """Whether calibration saw enough, in words: ranges that still moved, values of held-back examples beyond them.
+
+    Ranges that the method cut to less than half of what was seen are named: they may explain a loss.
 
     ``model`` is the prepared fp32 model, ``representable`` what each activation that was really quantized can hold.
     The last note warns, if there is reason: a tenth of the ranges (and more than one) still moved; 0.1% of all values
@@ -115,8 +126,12 @@ def adequacy(
     method = calibrated.params.ranges + (
         f" {calibrated.params.percentile}" * (calibrated.params.ranges == "percentile")
     )
+    calibrated_on = f"calibrated on {calibrated.examples} examples, ranges by {method}"
+    if not names:
+        return calibrated_on, "no activation of the model was quantized: there is no range to check"
     notes = [
-        f"calibrated on {calibrated.examples} examples, ranges by {method}",
+        calibrated_on,
+        *_cut(calibrated, names),
         f"ranges of {len(moved)} of {len(names)} activations still moved by more than {MOVED:.0%} in the last tenth"
         + (f": {listed(moved)}" if moved else ""),
     ]
@@ -136,6 +151,13 @@ def adequacy(
     if reasons:
         notes.append(f"calibration is inadequate ({', '.join(reasons)}): calibrate on more examples")
     return tuple(notes)
+
+
+def _cut(calibrated: Calibrated, names: Collection[str]) -> list[str]:
+    cut = sorted((share, name) for name in names if (share := calibrated.kept[name]) < CUT)
+    strongly = listed(f"{name} to {share:.0%}" for share, name in cut)
+    told = f"ranges of {len(cut)} of {len(names)} activations were cut to less than {CUT:.0%} of what was seen"
+    return [f"{told}: {strongly}"] if cut else []
 
 
 def _saturated(

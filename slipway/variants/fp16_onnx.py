@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slipway.errors import RejectedError, UnsupportedError
-from slipway.variants.cause import first_line
-from slipway.variants.probe import Arrays, Probe
+from slipway.errors import RejectedError, UnsupportedError, first_line
+from slipway.variants.inner_values import Arrays, Probe
 from slipway.variants.qdq import activations, listed, prepared, subgraphs
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import RejectedError, UnsupportedError
-from slipway.variants.cause import first_line
+from slipway.errors import RejectedError, UnsupportedError, first_line
 from slipway.variants.qdq import prepared
 from slipway.variants.root_logger import quiet_root_logger
 

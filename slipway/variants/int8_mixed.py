@@ -12,7 +12,7 @@ import numpy as np
 from slipway.config import CalibrationParams
 from slipway.errors import BadInputError, RejectedError
 from slipway.variants.calibration import HELD_BACK_EVERY, adequacy, calibrate, is_held_back
-from slipway.variants.probe import Arrays, Batches, Probe, numbered, rows
+from slipway.variants.inner_values import Arrays, Batches, Probe, numbered, rows
 from slipway.variants.qdq import (
     Ranges,
     activations,
@@ -31,37 +31,63 @@ if TYPE_CHECKING:
 
 # The accuracy that is lost is at most the share of predictions that change: the default of accuracy.max_drop.
 MAX_DISAGREEMENT = 0.01
-MAX_ERROR = 0.05  # of outputs that are no classes
+MAX_ERROR = 0.05  # of outputs that are no classes, and of all where too few examples judge the classes
 PROBED_EXAMPLES = 32
-JUDGED_EXAMPLES = 256  # they are in memory
+# No difference among 300 examples shows that fewer than 1% differ, at 95% (rule of three: Hanley & Lippman-Hand, "If
+# nothing goes wrong, is everything all right?", JAMA 1983). No more than these judge: they are in memory.
+JUDGED_EXAMPLES = 300
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How near a model's answers are to fp32's, on ``examples`` that calibration held back.
+
+    ``agreement`` is the share of examples with the same top-1 class, by the first output; None where it holds no
+    classes. An error is an output's root-mean-square difference from fp32's, relative to fp32's root mean square:
+    ``error`` is the worst output's, ``error_beside`` the worst one's of those that hold no classes.
+    """
+
+    examples: int
+    error: float
+    error_beside: float
+    agreement: float | None
+
+    @property
+    def are_near(self) -> bool:
+        """Whether they are near enough."""
+        bounded = self.error if self.are_few else self.error_beside
+        return bounded <= MAX_ERROR and (self.agreement is None or self.agreement >= 1 - MAX_DISAGREEMENT)
+
+    @property
+    def are_few(self) -> bool:
+        """Whether the examples are too few for their classes to show that at most 1% differ."""
+        return self.agreement is not None and self.examples < JUDGED_EXAMPLES
+
+    def __str__(self) -> str:
+        """The figures in words."""
+        if self.agreement is None:
+            return f"error {self.error:.2%}"
+        beside = f" ({self.error_beside:.2%} beside the classes)" if self.error_beside else ""
+        return f"{self.agreement:.2%} top-1 agreement, error {self.error:.2%}{beside}"
 
 
 @dataclass(frozen=True)
 class Restored:
     """One point of the way back: the layers in fp32 so far, what they cost and how near the answers are.
 
-    ``fp32_share`` is of the model's multiply-accumulates; ``error`` is the root-mean-square difference of the outputs
-    from fp32's, relative to fp32's root mean square, the worst output's; ``agreement`` is the share of examples with
-    the same top-1 class, None where the outputs are no classes.
+    ``fp32_share`` is of the model's multiply-accumulates.
     """
 
     layers: int
     layer: str | None
     fp32_share: float
-    error: float
-    agreement: float | None
-
-    @property
-    def is_near(self) -> bool:
-        """Whether the answers are near enough to fp32's."""
-        return self.error <= MAX_ERROR if self.agreement is None else self.agreement >= 1 - MAX_DISAGREEMENT
+    answers: Answers
 
     def __str__(self) -> str:
         """The point in words."""
-        agreement = "" if self.agreement is None else f"{self.agreement:.2%} top-1 agreement, "
         layer = f" ({self.layer})" if self.layer else ""
         return (
-            f"{self.layers} layers in fp32{layer}: {agreement}error {self.error:.2%}, "
+            f"{self.layers} layers in fp32{layer}: {self.answers}, "
             f"{self.fp32_share:.1%} of multiply-accumulates in fp32"
         )
 
@@ -80,7 +106,8 @@ def quantize_onnx_mixed(source: Path, out: Path, batches: Batches, params: Calib
     Calibrated once. Each layer's sensitivity is the squared error of the outputs if it alone runs in int8 (errors of
     single layers are small and add up: Wu et al., "Mixed precision quantization", 2018). Then layers go back to fp32,
     the most error per multiply-accumulate first, until on the held-back examples at most 1% of the top-1 classes differ
-    from fp32's, or, of outputs that are no classes, the error is at most 5%.
+    from fp32's and the error of outputs that are no classes is at most 5%. Fewer than 300 examples cannot show the 1%:
+    then the error of every output is bounded.
 
     Raises:
         UnsupportedError: the model has no convolution or matrix product with constant weights.
@@ -97,29 +124,35 @@ def quantize_onnx_mixed(source: Path, out: Path, batches: Batches, params: Calib
         )
     held = _Outputs(model, list(_first(batches, JUDGED_EXAMPLES, held_back=True)))
     path = _way_back(model, found, calibrated.ranges, batches, held)
-    if not path[-1].is_near:
+    if not path[-1].answers.are_near:
         raise RejectedError(f"int8-mixed: no layer can stay in int8; the last try had {path[-1]}")
     restored = [point.layer for point in path if point.layer]
     made = quantized(model, set(found) - set(restored), calibrated.ranges)
     out.write_bytes(made.SerializeToString(deterministic=True))
     way = f"{len(restored)} of {len(found)} layers back in fp32" + (f": {listed(restored)}" if restored else "")
+    judged = [f"{way}; judged on {held.examples} held-back examples"]
+    if path[-1].answers.are_few:
+        judged.append(
+            f"{held.examples} held-back examples cannot show {MAX_DISAGREEMENT:.0%}: "
+            f"the error of the outputs (at most {MAX_ERROR:.0%}) decides too"
+        )
     report = adequacy(model, representable(made), calibrated, batches)
-    return Mixed((*told(made), f"{way}; judged on {held.examples} held-back examples", *map(str, path), *report), path)
+    return Mixed((*told(made), *judged, *map(str, path), *report), path)
 
 
 def _way_back(
     model: onnx.ModelProto, names: Sequence[str], ranges: Ranges, batches: Batches, held: _Outputs
 ) -> tuple[Restored, ...]:
     """Points from all layers in int8 to the first that is near enough, or to the last that has a layer in int8."""
-    path = [Restored(0, None, 0.0, *held.compared(quantized(model, names, ranges)))]
-    if path[0].is_near:
+    path = [Restored(0, None, 0.0, held.compared(quantized(model, names, ranges)))]
+    if path[0].answers.are_near:
         return tuple(path)
     order, costs = _ranked(model, names, ranges, batches)
     for count in range(1, len(order)):
         made = quantized(model, order[count:], ranges)
         share = sum(costs[name] for name in order[:count]) / sum(costs.values())
-        path.append(Restored(count, order[count - 1], share, *held.compared(made)))
-        if path[-1].is_near:
+        path.append(Restored(count, order[count - 1], share, held.compared(made)))
+        if path[-1].answers.are_near:
             break
     return tuple(path)
 
@@ -131,7 +164,7 @@ def _ranked(
     sample = list(_first(batches, PROBED_EXAMPLES, held_back=False))
     costs = multiply_accumulates(model, names, sample[0])
     outputs = _Outputs(model, sample)
-    errors = {name: outputs.compared(quantized(model, [name], ranges))[0] ** 2 for name in names}
+    errors = {name: outputs.compared(quantized(model, [name], ranges)).error ** 2 for name in names}
     return by_error_per_cost(errors, costs), costs
 
 
@@ -163,11 +196,14 @@ class _Outputs:
         probe = Probe(model, self._names, optimised=True)
         self._expected = [probe.run(batch) for batch in batches]
 
-    def compared(self, model: onnx.ModelProto) -> tuple[float, float | None]:
-        """The outputs' relative error and their top-1 agreement, as `Restored` tells them."""
+    def compared(self, model: onnx.ModelProto) -> Answers:
+        """How near its outputs are."""
         probe = Probe(model, self._names, optimised=True)
         found = [probe.run(batch) for batch in self._batches]
-        return max(self._error(found, name) for name in self._names), self._agreement(found)
+        agreement = self._agreement(found)
+        errors = [self._error(found, name) for name in self._names]
+        beside = errors if agreement is None else errors[1:]
+        return Answers(self.examples, max(errors), max(beside, default=0.0), agreement)
 
     def _error(self, found: Sequence[Arrays], name: str) -> float:
         squares = difference = 0.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slipway.config import CalibrationParams
 from slipway.variants.calibration import adequacy, calibrate
-from slipway.variants.probe import Batches
+from slipway.variants.inner_values import Batches
 from slipway.variants.qdq import activations, layers, prepared, quantized, representable, selected, told
 
 

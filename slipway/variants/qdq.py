@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from slipway.errors import RejectedError, UnsupportedError
-from slipway.variants.cause import first_line
-from slipway.variants.probe import Arrays, Probe
+from slipway.errors import RejectedError, UnsupportedError, first_line
+from slipway.variants.inner_values import Arrays, Probe
 from slipway.variants.root_logger import quiet_root_logger
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def prepared(source: Path) -> onnx.ModelProto:
             quant_pre_process(source, path, skip_symbolic_shape=True)
             model = onnx.load(path)
     except Exception as error:
-        raise RejectedError(f"int8: ONNX Runtime cannot prepare the model: {first_line(error)}") from error
+        raise RejectedError(f"ONNX Runtime cannot prepare the model: {first_line(error)}") from error
     taken: set[str] = set()
     for index, node in enumerate(model.graph.node):
         if not node.name or node.name in taken:
@@ -205,7 +204,7 @@ def quantized(model: onnx.ModelProto, in_int8: Collection[str], ranges: Ranges) 
 
 
 def multiply_accumulates(model: onnx.ModelProto, names: Collection[str], batch: Arrays) -> dict[str, int]:
-    """Multiplications and additions of each named layer per example, by the shapes of its tensors on ``batch``."""
+    """Multiplications and additions of each named layer per example, 1 at least, by the shapes of its tensors."""
     nodes = [node for node in model.graph.node if node.name in names]
     tensors = Probe(model, {name for node in nodes for name in (node.input[0], node.output[0])}).run(batch)
     examples = len(next(iter(batch.values())))
@@ -216,7 +215,7 @@ def multiply_accumulates(model: onnx.ModelProto, names: Collection[str], batch: 
         transposed = any(one.name == "transB" and one.i for one in node.attribute)
         channels = weight[0] if transposed or node.op_type in ("Conv", "ConvTranspose") else weight[-1]
         applied = node.input[0] if node.op_type == "ConvTranspose" else node.output[0]
-        counted[node.name] = tensors[applied].size // examples * math.prod(weight) // channels
+        counted[node.name] = max(1, tensors[applied].size * math.prod(weight) // (channels * examples))
     return counted
 
 

@@ -15,6 +15,7 @@ Range: TypeAlias = tuple[float, float]
 LEVELS = 256
 CANDIDATES = 128
 MAX_CLIPPED = 0.01  # a distribution cut down to a few bins can be told by 256 levels without any loss
+MAX_COARSENING = 10  # entropy's squared error, as a multiple of minmax's; `_entropy` tells why
 ROUNDS = 2  # the second round moves few ranges and none by much: the two ends hardly depend on each other
 
 
@@ -24,7 +25,7 @@ def chosen_range(histogram: Histogram, method: Method, percentile: float) -> Ran
     - minmax: from the least to the greatest value.
     - percentile: leaves out (100 - percentile)/2 percent of the values at either end.
     - entropy: the clipping that changes the distribution least (Kullback-Leibler; Migacz, "8-bit inference with
-      TensorRT", GTC 2017).
+      TensorRT", GTC 2017), of those whose expected squared error is at most ten times that of minmax.
     - mse: the clipping with the least expected squared error (Sung, Shin & Hwang, "Resiliency of deep neural networks
       under quantization", 2015; Choukroun et al., "Low-bit quantization of neural networks for efficient inference",
       2019), searched for one end at a time.
@@ -71,16 +72,23 @@ def _squared_error(values: NDArray[np.float64], counts: NDArray[np.float64], low
 
 
 def _entropy(histogram: Histogram, low: float, high: float) -> Range:
-    """The clipping [max(low, -t), min(high, t)] that loses least information, over thresholds t."""
+    """The clipping [max(low, -t), min(high, t)] that loses least information, over thresholds t that err little.
+
+    Divergence knows how many values are moved, not how far. Without a bound, it cut the digits example's first ReLU to
+    30% of its width, and the answers were off by 26%; with minmax, by 1.3%. Bounds of 100, 30, 10 and 5 times minmax's
+    error gave 14%, 2.5%, 2.1% and 1.6%. On a small vision transformer, 3 and more cut as no bound does.
+    """
     values, counts = histogram.occupied()
+    most = MAX_COARSENING * _squared_error(values, counts, low, high)
+    largest = max(-low, high)
+    widths = [largest * share / CANDIDATES for share in range(CANDIDATES, 0, -1)]  # ties keep the wider range
+    clipped = [(max(low, -width), min(high, width)) for width in widths]
+    near = [ends for ends in clipped if _squared_error(values, counts, *ends) <= most]  # the widest, at least
     apart = (values < 0) | (values >= histogram.edges()[BINS // 2 + 1])  # zeros, which a ReLU heaps up, lose nothing
     values, counts = values[apart], counts[apart]
     if not values.size:
         return low, high
-    largest = max(-low, high)
-    widths = [largest * share / CANDIDATES for share in range(CANDIDATES, 0, -1)]  # ties keep the wider range
-    clipped = [(max(low, -width), min(high, width)) for width in widths]
-    return min(clipped, key=lambda ends: _divergence(values, counts, *ends))
+    return min(near, key=lambda ends: _divergence(values, counts, *ends))
 
 
 def _divergence(values: NDArray[np.float64], counts: NDArray[np.float64], low: float, high: float) -> float:

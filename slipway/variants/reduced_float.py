@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from slipway.errors import RejectedError, UnsupportedError
+from slipway.errors import RejectedError, UnsupportedError, first_line
 from slipway.records import Signature
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def to_reduced(module: torch.nn.Module, example: Arrays, signature: Signature, v
     except UnsupportedError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        cause = lines[-1 if _is_script(module) else 0]  # TorchScript tells its own stack first
-        raise UnsupportedError(f"{variant}: the model does not run in {_name(dtype)}: {cause}") from error
+        raise UnsupportedError(f"{variant}: the model does not run in {_name(dtype)}: {first_line(error)}") from error
     for answer in torch.utils._pytree.tree_leaves(answers):
         if not answer.isfinite().all():
             raise RejectedError(

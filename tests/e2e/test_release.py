@@ -124,9 +124,9 @@ def test_a_budget_that_is_spent_tells_what_was_not_measured(slipway: Slipway, pr
 
     ended = slipway("release", MODEL_URI, "--budget", "1s", "--json")
 
-    assert ended.code == 3
+    assert ended.code == 4
     for one in ended.object["targets"]["late"]["candidates"]:
-        assert one["verdict"] == "SKIPPED"
+        assert one["verdict"] == "INCONCLUSIVE"
         assert "of the budget of 1 s were spent before" in one["reasons"][0]
 
 

@@ -204,11 +204,11 @@ class FakeRegistry:
         outcomes = [outcome for one in newest_first for outcome in one.targets if target in {None, outcome.target}]
         return [evidence for outcome in outcomes for evidence in outcome.candidates]
 
-    def find(self, digest_prefix: str) -> Evidence:
+    def find(self, digest_prefix: str, target: str | None = None) -> Evidence:
         """See ``Registry.find``."""
         check_digest_prefix(digest_prefix)
         names = {release.model.name for release in self.releases.values()}
-        everything = [evidence for name in names for evidence in self.candidates(name, None)]
+        everything = [evidence for name in names for evidence in self.candidates(name, target)]
         found = [one for one in everything if (one.digest or "").startswith(digest_prefix)]
         if len({one.digest for one in found}) != 1:
             raise BadInputError(f"digest {digest_prefix!r} should name one candidate, found {len(found)}")

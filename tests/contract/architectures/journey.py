@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from slipway.config import QatParams
 from slipway.engines import engine
 from slipway.records import Built, CandidateSpec, DataSource, Exported, Failure, Form, ModelSource, VariantFile
 from slipway.steps.build import build, reference_of, refusal
@@ -47,7 +48,8 @@ class Journey:
     def smaller(self, variant: str, form: Form) -> VariantFile | Failure:
         """The variant as ``form``."""
         fp32 = self.exported(form)
-        return DEFINITE_QUANTIZE(self.objects, self.source, fp32, variant, self.test, self.calibration)
+        learning = {"training": self.calibration, "qat": QatParams(epochs=1)}
+        return DEFINITE_QUANTIZE(self.objects, self.source, fp32, variant, self.test, self.calibration, **learning)
 
     def built(self, variant: str, name: str) -> Built | Failure:
         """The engine file of the variant, or the reason why there is none."""

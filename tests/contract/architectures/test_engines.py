@@ -25,10 +25,11 @@ TOLERANCE = {
     "int8-dynamic": 8e-2,
     "int8-static": 8e-2,
     "int8-mixed": 8e-2,
+    "int8-qat": 8e-2,
 }
 BATCHES = (1, 2, 5, 1)
 # These take the most time and tell the least of an architecture: most of them are left to `make integration`.
-SELDOM, SELDOM_BUT_OF = {"bf16", "fp16", "int8-mixed"}, {"bilstm", "two-by-two", "control-flow"}
+SELDOM, SELDOM_BUT_OF = {"bf16", "fp16", "int8-mixed", "int8-qat"}, {"bilstm", "two-by-two", "control-flow"}
 
 # What is refused whatever the architecture: (variant, engine) to the reason told.
 REFUSED = {
@@ -38,6 +39,8 @@ REFUSED = {
     ("int8-static", "torchscript"): "around fp32 kernels",
     ("int8-mixed", "torch"): "slower than fp32",
     ("int8-mixed", "torchscript"): "around fp32 kernels",
+    ("int8-qat", "torch"): "slower than fp32",
+    ("int8-qat", "torchscript"): "around fp32 kernels",
     ("fp16", "onnxruntime"): "no float16 kernel for Conv, MatMul or Gemm",
 }
 if not {"avx512_fp16", "amx_fp16"} & set(describe({}).isa):
@@ -50,6 +53,10 @@ BEHIND_AN_IF = [
 ]
 REFUSED_FOR = {
     **dict.fromkeys(BEHIND_AN_IF, r"\bIf\b"),
+    **dict.fromkeys(
+        [("control-flow", "int8-qat", runtime) for runtime in ("onnxruntime", "openvino")],
+        "registered as TorchScript cannot be given int8's rounding",
+    ),
     ("control-flow", "fp16", "openvino"): "no converter of ONNX reaches into If",
     ("control-flow", "int8-dynamic", "torchscript"): "made from an exported program",
 }

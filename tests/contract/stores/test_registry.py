@@ -164,6 +164,17 @@ def test_find_takes_a_unique_prefix(registry: Registry, name: str, tmp_path: Pat
     assert two.digest != one.digest
 
 
+def test_find_tells_targets_apart_that_share_a_file(registry: Registry, name: str, tmp_path: Path) -> None:
+    digest, path = _engine(tmp_path, name)
+    here, there = evidence(digest), evidence(digest, spec=evidence(digest).spec.model_copy(update={"target": "arm"}))
+    registry.record_release(release(here, there, model=name), {digest: path}, [])
+
+    assert registry.find(digest, "x86") == here
+    assert registry.find(digest[:12], "arm") == there
+    with pytest.raises(BadInputError, match="one candidate"):
+        registry.find(digest, "gpu")
+
+
 def test_find_refuses_a_prefix_of_two_candidates(registry: Registry, name: str, tmp_path: Path) -> None:
     seen: dict[str, str] = {}
     for number in range(2000):  # four digits meet by chance long before that

@@ -30,10 +30,10 @@ def set_parameter(checkout: Checkout, section: str, name: str, value: Any) -> No
 
 
 def darken(path: Path) -> None:
-    """Other images: half as bright."""
+    """Other images: a little less bright, so that what is calibrated on them still answers as the model does."""
     with np.load(path) as archive:
         arrays = dict(archive)
-    np.savez(path, image=arrays["image"] / 2, target=arrays["target"])
+    np.savez(path, image=arrays["image"] * np.float32(0.95), target=arrays["target"])
 
 
 def flip_a_byte(path: Path) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.text import Text
 
-from slipway.cli import engines
-from slipway.records import Decision, Verdict
+from slipway.cli import console, engines
+from slipway.records import CandidateSpec, Decision, Evidence, Verdict
 from slipway.stores.registry import RegisteredEngine
 from slipway.stores.tracking import track
 from tasks.promote import decide
@@ -58,6 +60,70 @@ def test_candidates_as_a_table(slipway: Slipway, engine: RegisteredEngine, secon
     assert "►" in champion
     assert "fp32" in champion
     assert "►" not in next(line for line in lines if second.digest[:12] in line)
+
+
+CUT = Decision(verdict=Verdict.INCONCLUSIVE, reasons=("why",))
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "dropped"),
+    [
+        (200, ["speed-up", "[1.80, 2.20]", "size MB", "target", "drop ≤"], []),
+        (100, ["speed-up", "accuracy", "p50 ms", "p99 ms", "drop ≤"], ["[1.80", "size MB"]),
+        (80, ["speed-up", "p99 ms"], ["[1.80", "size MB", "target", "drop ≤"]),
+    ],
+)
+def test_candidates_in_a_narrow_terminal_keep_what_names_them_whole(
+    width: int,
+    shown: list[str],
+    dropped: list[str],
+    slipway: Slipway,
+    registry: FakeRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = CandidateSpec(target="x86", variant="int8-dynamic", engine="onnxruntime")
+    registry.releases["r"] = release(evidence("0123abcd" * 8, spec=long, decision=CUT))
+    monkeypatch.setattr(console, "out", Console(width=width, force_terminal=True))
+
+    lines = slipway("candidates", "digits").stdout.splitlines()
+
+    (line,) = [line for line in lines if "0123abcd" in line]
+    assert all(word in line for word in ("int8-dynamic", "onnxruntime", "INCONCLUSIVE"))
+    assert max(len(Text.from_ansi(line).plain.rstrip()) for line in lines) <= width
+    assert all(any(word in line for line in lines) for word in shown)
+    assert not any(word in line for line in lines for word in dropped)
+
+
+@pytest.fixture
+def shared(registry: FakeRegistry, engine: RegisteredEngine) -> Evidence:
+    """The champion's file measured on another target too, and later, where it serves nobody."""
+    spec = engine.evidence.spec.model_copy(update={"target": "arm"})
+    found = engine.evidence.model_copy(update={"spec": spec})
+    registry.releases["later"] = release(found)
+    return found
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_file_that_targets_share_is_the_champion_of_only_one(slipway: Slipway, project: Path) -> None:
+    printed = slipway("candidates", "digits", "--json", "--plot", "pareto.html").object
+    assert {one["target"]: one["registered"] for one in printed["candidates"]} == {
+        "arm": None,
+        "x86": "models:/digits.x86/1",
+    }
+    lines = [line for line in slipway("candidates", "digits").stdout.splitlines() if "onnxruntime" in line]
+    assert {("x86" in line, "►" in line) for line in lines} == {(True, True), (False, False)}
+
+
+def test_explain_prefers_the_target_where_a_shared_file_serves(
+    slipway: Slipway, engine: RegisteredEngine, shared: Evidence
+) -> None:
+    ended = slipway("explain", engine.digest)
+    assert ended.stdout.startswith("fp32/onnxruntime for x86: PASS\n")
+    assert ended.stderr == "this is the evidence on target x86; the same file has some on arm: give --target\n"
+
+    there = slipway("explain", engine.digest, "--target", "arm", "--json")
+    assert (there.object, there.stderr) == (shared.model_dump(mode="json"), "")
+    assert slipway("explain", engine.digest, "--target", "gpu").code == 2
 
 
 def test_candidates_as_json(slipway: Slipway, engine: RegisteredEngine, second: RegisteredEngine) -> None:

@@ -128,6 +128,36 @@ def test_not_even_where_nothing_can_be_kept(slipway: Slipway, project: Path) -> 
     assert "its traceback could not be kept in .slipway/last-error.txt: File exists" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "print_much", ["[print_json(['x' * 100]) for _ in range(50000)]", "[out.print('x' * 100) for _ in range(5000)]"]
+)
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_reader_who_leaves_early_changes_nothing_and_is_not_complained_about(print_much: str, code: int) -> None:
+    """As with ``slipway explain ... | head``; a release that failed still ends as one."""
+    command = f"""if True:
+        import typer
+        from slipway.cli.console import out, print_json
+        from slipway.cli.main import app, main
+
+        @app.command()
+        def much() -> None:
+            {print_much}
+            raise typer.Exit({code})
+
+        main()
+    """
+    started = subprocess.Popen(
+        [sys.executable, "-c", command, "much"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    started.stdout.readline()
+    started.stdout.close()
+    assert started.stderr is not None
+    assert started.stderr.read() == ""
+    assert started.wait() == code
+    started.stderr.close()
+
+
 def test_bad_input_that_no_command_reaches_costs_two(slipway: Slipway) -> None:
     for arguments in (
         ("release", "models:/m/1"),

@@ -132,6 +132,21 @@ def test_people_read_a_table_the_reasons_and_where_to_look(slipway: Slipway) -> 
     assert ended.stderr.endswith(" s; run r1; look at it with: http://mlflow.example.org\n")
 
 
+@pytest.mark.parametrize("own", [(), ("fp32/onnxruntime in place of the champion: slower",)])
+def test_the_last_line_repeats_no_reason_of_the_list_above(own: tuple[str, ...], slipway: Slipway, flow: Flow) -> None:
+    (target,) = flow.result.release.targets
+    told = "fp32/onnxruntime SKIPPED: pip install 'slipway[openvino]'"
+    without = Decision(verdict=Verdict.FAIL, reasons=(*own, told))
+    outcome = target.model_copy(update={"decision": without, "chosen": None})
+    lost = flow.result.release.model_copy(update={"targets": (outcome,)})
+    flow.result = flow.result.model_copy(update={"release": lost, "promotions": {}})
+
+    lines = slipway("release", "models:/digits/1").stdout.splitlines()
+
+    assert lines[-2:] == [f"  {told}", f"FAIL: {'; '.join(own) or 'no candidate passed: 1 SKIPPED'}"]
+    assert slipway("release", "models:/digits/1", "--json").object["targets"]["x86"]["reasons"] == [*own, told]
+
+
 @pytest.mark.usefixtures("flow")
 def test_fresh_sets_the_cache_aside(slipway: Slipway) -> None:
     slipway("release", "models:/digits/1")

@@ -23,7 +23,10 @@ def test_times_are_means_over_the_calls_in_the_order_of_execution() -> None:
 
 def test_calls_that_the_host_disturbed_do_not_count() -> None:
     disturbed = call(a=900.0, b=1.0)
-    assert means(call(a=1.0, b=2.0), call(a=3.0, b=2.0), disturbed, disturbed) == {"a": 2.0, "b": 2.0}
+    quiet = [call(a=1.0, b=2.0), call(a=3.0, b=2.0), call(a=2.0, b=5.0)]
+    assert means(disturbed, *quiet, disturbed) == {"a": 2.0, "b": 3.0}, "at least three"
+    assert means(*quiet, *[disturbed] * 9) == {"a": 2.0, "b": 3.0}, "the fastest quarter"
+    assert means(*quiet, call(a=6.0, b=7.0), *[disturbed] * 12) == {"a": 3.0, "b": 4.0}
 
 
 def test_one_call_is_its_own_mean() -> None:

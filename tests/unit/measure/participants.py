@@ -29,6 +29,7 @@ class Behaviour:
     unsupported: bool = False
     profiled: bool = True
     slower_openings: bool = False
+    stumbles: bool = False
     journal: str = ""
 
 

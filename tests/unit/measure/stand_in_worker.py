@@ -33,7 +33,7 @@ def main(behaviour: Behaviour) -> int:
         nonlocal opened
         opened += 1
         if behaviour.journal:
-            note(behaviour.journal, opened_by=os.getpid(), on=sorted(os.sched_getaffinity(0)))
+            note(behaviour.journal, opened_by=os.getpid(), on=sorted(os.sched_getaffinity(0)), threads=threads)
         spins = behaviour.spins * 3 // 2 if behaviour.slower_openings and opened % 2 else behaviour.spins
         if behaviour.unsupported:
             raise UnsupportedError("this engine has no int8 kernels")
@@ -56,10 +56,14 @@ def main(behaviour: Behaviour) -> int:
             return {"y": np.asarray(inputs["x"]) * threads}
 
         yield infer
+        if behaviour.journal:
+            note(behaviour.journal, closed_by=os.getpid())
 
     def profile(threads: int, arrays: Arrays, calls: int, trace: Path) -> Profile:
         if not behaviour.profiled:
             raise UnsupportedError("this runtime has no profiler")
+        if behaviour.stumbles:
+            raise KeyError("no such event\nin the trace")
         trace.write_text("{}")
         layer = Layer(name="spin", kind="Spin", precision="fp32", multiplies=True, time_us=1.0)
         return Profile(tool="stand-in", layers=(layer,), calls=calls, batch=len(arrays["x"]), threads=threads)

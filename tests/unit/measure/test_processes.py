@@ -89,7 +89,7 @@ def test_death_and_nonsense_are_told_with_the_reason(code: str, message: str) ->
 def test_a_worker_that_does_not_answer_in_time_is_given_up() -> None:
     with script("time.sleep(60)", timeout_seconds=0.5) as process:
         process.ready()
-        with pytest.raises(InfrastructureError, match=r"did not load within 0\.5 s"):
+        with pytest.raises(InfrastructureError, match=r"did not load within 0\.5 s: its engine hangs, or the host is"):
             process.ask(LOAD, protocol.Loaded)
 
 

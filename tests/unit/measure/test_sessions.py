@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from slipway.errors import BadInputError, InfrastructureError, NotMeasuredError, UnsupportedError
+from slipway.measure.host import cores_first
 from slipway.measure.plan import ParticipantTiming, SessionTimings, TimingPlan
 from slipway.measure.sessions import run_session
 from tests.unit.measure.participants import Behaviour, gone, stand_in
@@ -25,6 +26,7 @@ CANDIDATES = {
     "half": Behaviour(spins=SPINS),
     "same": Behaviour(spins=2 * SPINS),
     "hiccups": Behaviour(spins=SPINS, hiccup_every=33, hiccup_seconds=0.02, profiled=False),
+    "stumbles": Behaviour(spins=SPINS, stumbles=True),
     "dies": Behaviour(spins=SPINS, dies_at=1000),
     "unsupported": Behaviour(unsupported=True),
 }
@@ -107,6 +109,10 @@ def test_throughput_is_told_per_setting_and_the_best_per_batch(session: SessionT
     assert rates.keys() == {(batch, count) for batch in (2, 4) for count in streams}
     assert timing.throughput_per_s == {str(b): max(rates[b, count] for count in streams) for b in (2, 4)}
     assert rates[4, 1] > 1.5 * rates[2, 1]
+    for rate in timing.throughput:
+        assert rate.lower is not None
+        assert rate.upper is not None
+        assert 0 < rate.lower < rate.examples_per_s < rate.upper
 
 
 def test_each_is_profiled_and_its_trace_kept(session: SessionTimings) -> None:
@@ -125,12 +131,19 @@ def test_a_runtime_that_cannot_be_profiled_is_timed_all_the_same(session: Sessio
     assert result.no_profile == "this runtime has no profiler"
 
 
+def test_a_profiler_that_stumbles_takes_nothing_from_what_was_timed(session: SessionTimings) -> None:
+    result = timing_of("stumbles", session)
+    assert (result.profile, result.trace) == (None, None)
+    assert result.no_profile == "KeyError: 'no such event\\nin the trace'"
+    assert result.timing.speedup.value == pytest.approx(2, rel=0.25)
+
+
 def test_the_timed_session_s_outputs_come_back(session: SessionTimings) -> None:
     assert timing_of("half", session).outputs["y"].tolist() == [0, 1]
 
 
 def test_a_dying_worker_and_an_unsupported_engine_are_told_and_the_others_go_on(session: SessionTimings) -> None:
-    dead, unsupported = session.candidates[3:]
+    dead, unsupported = session.candidates[4:]
     assert isinstance(dead, InfrastructureError)
     assert "out of memory, says the runtime" in str(dead)
     assert isinstance(unsupported, UnsupportedError)
@@ -147,20 +160,58 @@ def test_workers_run_one_at_a_time_and_none_is_left(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in started_in(journal))
 
 
+def test_one_engine_at_a_time_is_open(tmp_path: Path) -> None:
+    """Twenty of 5 GB would not fit into memory together."""
+    behaviour = Behaviour(sleep_seconds=0.001, journal=str(tmp_path / "journal"))
+    names = ("reference", "one", "other")
+    first, *others = (stand_in(name, behaviour) for name in names)
+    run_session(first, others, replace(QUICK, batch=(1, 2)), CPUS, tmp_path)
+    events = [one for one in journal_of(tmp_path / "journal") if one.keys() & {"opened_by", "closed_by"}]
+    assert len(events) >= 2 * len(names) * QUICK.rounds
+    for opening, closing in zip(events[::2], events[1::2], strict=True):
+        assert opening["opened_by"] == closing["closed_by"]
+
+
+def test_each_setting_of_throughput_has_three_windows_between_those_of_others(tmp_path: Path) -> None:
+    """One that takes long to answer has its windows at once, since each opening takes untimed calls."""
+    for seconds, openings in ((0.0005, 3 * 2), (0.02, 2)):
+        journal = tmp_path / f"{seconds}"
+        plan = replace(QUICK, batch=(1, 2), throughput_seconds=0.09, rounds=2)
+        behaviour = Behaviour(sleep_seconds=seconds, journal=str(journal))
+        timing = run_session(stand_in("one", behaviour), [], plan, CPUS).reference.timing
+        assert [(rate.batch, rate.streams) for rate in timing.throughput] == [(1, 1), (2, 1)]
+        assert all(rate.lower is not None and rate.lower < rate.examples_per_s for rate in timing.throughput)
+        opened = [entry for entry in journal_of(journal) if "opened_by" in entry]
+        assert len(opened) == 1 + plan.rounds + 1 + openings
+
+
 def test_each_round_is_run_by_all_on_the_same_cpus_and_the_next_one_on_others(tmp_path: Path) -> None:
     """Two CPUs of one host may differ by a quarter for minutes: that must not look like a difference of engines."""
+    if len(CPUS) < 2:
+        pytest.skip("one CPU")
     behaviour = Behaviour(sleep_seconds=0.001, journal=str(tmp_path / "journal"))
     run_session(stand_in("reference", behaviour), [stand_in("other", behaviour)], QUICK, CPUS)
     opened: dict[int, list[list[int]]] = {}
     for entry in journal_of(tmp_path / "journal"):
         if "opened_by" in entry:
             opened.setdefault(entry["opened_by"], []).append(entry["on"])
-    turns = [[sorted(CPUS)[turn % len(CPUS)]] for turn in range(QUICK.rounds)]
+    turns = [[cores_first(CPUS)[turn % len(CPUS)]] for turn in range(QUICK.rounds)]
     for trial, *rest in opened.values():
+        assert trial == turns[0], "it is tried as it is timed"
         assert rest[: QUICK.rounds] == turns
-        assert all(on == sorted(CPUS) for on in (trial, *rest[QUICK.rounds :])), (
-            "before and after the rounds all are free"
-        )
+        assert all(on == sorted(CPUS) for on in rest[QUICK.rounds :]), "after the rounds all are free"
+
+
+def test_thread_counts_are_tried_there_and_back_on_as_many_cpus(tmp_path: Path) -> None:
+    """A slow spell at the beginning, or a drift, would otherwise speak against the count that is tried in it."""
+    if len(CPUS) < 2:
+        pytest.skip("one CPU")
+    journal = tmp_path / "journal"
+    plan = replace(QUICK, threads=(1, 2))
+    run_session(stand_in("one", Behaviour(sleep_seconds=0.002, journal=str(journal))), [], plan, CPUS)
+    tried = [(entry["threads"], entry["on"]) for entry in journal_of(journal) if "opened_by" in entry][:4]
+    order = cores_first(CPUS)
+    assert tried == [(count, sorted(order[:count])) for count in (1, 2, 2, 1)]
 
 
 def test_each_takes_its_best_thread_count() -> None:
@@ -226,6 +277,26 @@ def test_halving_drops_what_is_clearly_slower_and_never_one_that_others_are_comp
         )
 
 
+def test_what_cannot_pass_pushes_nothing_out() -> None:
+    """Two fast ones would be the better half of three; they do not count, and the slow one is the best that does."""
+    useless = [replace(stand_in(f"useless {i}", Behaviour(spins=SPINS)), counts=False) for i in range(2)]
+    slowest = replace(stand_in("slowest", Behaviour(spins=SPINS * 12)), counts=False)
+    passes = stand_in("passes", Behaviour(spins=SPINS * 4))
+    plan = replace(QUICK, halving=True)
+    session = run_session(stand_in("reference", Behaviour(spins=SPINS)), [*useless, passes, slowest], plan, CPUS)
+    *kept, dropped = session.candidates
+    assert all(isinstance(one, ParticipantTiming) for one in kept), kept
+    assert isinstance(dropped, NotMeasuredError)
+    assert "of passes;" in str(dropped)
+
+
+def test_where_nothing_counts_all_do() -> None:
+    fast, slow = (replace(stand_in(f"{n}", Behaviour(spins=SPINS * n)), counts=False) for n in (1, 8))
+    session = run_session(stand_in("reference", Behaviour()), [fast, slow], replace(QUICK, halving=True), CPUS)
+    assert isinstance(session.candidates[0], ParticipantTiming)
+    assert isinstance(session.candidates[1], NotMeasuredError)
+
+
 def test_a_spent_budget_leaves_fewer_samples_and_no_p99() -> None:
     plan = replace(QUICK, samples=662, budget_seconds=0.5)
     session = run_session(stand_in("slow", Behaviour(sleep_seconds=0.02)), [], plan, CPUS)
@@ -235,7 +306,7 @@ def test_a_spent_budget_leaves_fewer_samples_and_no_p99() -> None:
 
 
 def test_latency_that_never_settles_is_told() -> None:
-    slowing = Behaviour(sleep_seconds=0.002, slows_by=0.05)
+    slowing = Behaviour(sleep_seconds=0.001, slows_by=0.03)
     plan = replace(QUICK, warm_up_seconds=0.0, samples=10, rounds=2)
     assert not run_session(stand_in("slowing", slowing), [], plan, CPUS).reference.timing.latency.settled
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from slipway.errors import UnsupportedError
 from slipway.measure import protocol
 from slipway.measure.arrays import Arrays, Infer, read_arrays
+from slipway.measure.throughput import examples_per_s
 from slipway.measure.worker import serve
 from slipway.records import Profile
 
@@ -73,7 +75,8 @@ def test_every_request_has_its_answer(tmp_path: Path) -> None:
     assert len(protocol.Samples.model_validate_json(answers[2]).ns) == 20
     outputs = protocol.Outputs.model_validate_json(answers[3])
     assert read_arrays(io.BytesIO(base64.b64decode(outputs.npz)))["y"].tolist() == [0, 2, 4]
-    assert protocol.Rate.model_validate_json(answers[4]).examples_per_s > 0
+    (rate,) = protocol.Rates.model_validate_json(answers[4]).examples_per_s
+    assert rate > 0
     profiled = protocol.Profiled.model_validate_json(answers[5])
     assert profiled.profile == Profile(tool="by hand", layers=(), calls=10, batch=5, threads=2)
     assert protocol.Finished.model_validate_json(answers[6]).peak_rss_bytes > 2**20
@@ -97,6 +100,53 @@ def test_a_runtime_that_cannot_be_profiled_says_why_and_is_no_failure(tmp_path: 
     assert protocol.Profiled.model_validate_json(answers[0]) == protocol.Profiled(
         profile=None, reason="this runtime cannot tell;"
     )
+
+
+@pytest.mark.parametrize("error", [IndexError("list index out of range"), RuntimeError("line 1\nline 2")])
+def test_a_profiler_that_stumbles_is_no_failure_either(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    class Stumbling(Engine):
+        def profile(self, *_: object) -> Profile:
+            raise error
+
+    request = protocol.Profile(threads=1, batch=1, calls=10, trace="nowhere")
+    status, answers = talk(Stumbling(), request, protocol.Finish())
+    assert status == 0
+    protocol.Finished.model_validate_json(answers[1])
+    profiled = protocol.Profiled.model_validate_json(answers[0])
+    assert profiled.profile is None
+    assert profiled.reason == f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_engine_is_closed_when_asked_and_may_be_opened_again() -> None:
+    engine = Engine()
+    load = protocol.Load(threads=1, batch=1)
+    status, answers = talk(engine, load, protocol.Close(), load, protocol.Close(), protocol.Block(calls=1))
+    assert (status, engine.open, engine.opened) == (1, 0, [1, 1])
+    protocol.Closed.model_validate_json(answers[1])
+    assert "load first" in protocol.Failed.model_validate_json(answers[-1]).error
+
+
+def test_windows_of_one_opening_are_told_one_by_one() -> None:
+    engine = Engine()
+    request = protocol.Throughput(batch=1, threads=1, streams=2, seconds=0.01, windows=3)
+    _, answers = talk(engine, request, protocol.Finish())
+    rates = protocol.Rates.model_validate_json(answers[0]).examples_per_s
+    assert len(rates) == 3
+    assert min(rates) > 0
+    assert engine.opened == [1, 1]
+
+
+def test_an_error_of_one_caller_ends_the_others_too() -> None:
+    calls = iter(range(10))
+
+    def fails_in_its_first_window() -> None:
+        if next(calls) > 5:
+            raise MemoryError("out of memory")
+        time.sleep(0.005)
+
+    with pytest.raises(MemoryError, match="out of memory"):
+        examples_per_s([fails_in_its_first_window, lambda: time.sleep(0.001)], 1, 0.05, windows=2)
 
 
 def test_loading_again_closes_what_was_open() -> None:

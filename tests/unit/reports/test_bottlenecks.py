@@ -132,6 +132,21 @@ def test_calls_of_other_settings_are_not_compared(change: dict[str, float]) -> N
     assert "outside operators" not in told(profile(CONVOLUTION), timing=timing)
 
 
+@pytest.mark.parametrize("whose", ["", "reference's "])
+def test_a_disturbed_profile_is_told_and_compared_with_nothing(whose: str) -> None:
+    """On a busy host operators of the reference took 17.5 ms, of a call of 2.0 ms: 70 times as fast, it said."""
+    quiet = profile(layer("conv", "Convolution", time_us=1900.0))
+    disturbed = profile(layer("conv", "Convolution", time_us=17500.0))
+    latency = LATENCY.model_copy(update={"p50_ms": 2.0})
+    timing = TIMING.model_copy(update={"latency": latency, "reference_latency": latency})
+    both = (quiet, disturbed) if whose else (disturbed, quiet)
+    found = told(*both, variant="fp32", timing=timing)
+    expected = f"the {whose}profile was disturbed: operators take 17.500 ms, a call 2.000 ms; shares are rough"
+    assert expected in found.splitlines()
+    assert "x as fast" not in found
+    assert "x as fast" in told(quiet, quiet, variant="fp32", timing=timing)
+
+
 def test_threads_are_told_against_those_tried() -> None:
     tried = [(1, 1, 1, 1000.0), (1, 2, 1, 800.0), (8, 2, 1, 9999.0), (1, 2, 2, 9999.0)]
     settings = tuple(Throughput(batch=b, threads=t, streams=s, examples_per_s=rate) for b, t, s, rate in tried)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slipway.reports.layout import Direction, Frame, Label, Mark, ceiling, frame, label_box, labels
+from slipway.reports.layout import Direction, Frame, Label, Mark, ceiling, frame, label_box, labels, misleads
 
 SQUARE = Frame(x_range=(0, 10), y_range=(0, 10), logarithmic=False, width_px=1000, height_px=500)
 
@@ -87,6 +87,27 @@ def test_labels_avoid_marks_and_bars_that_come_later() -> None:
 
 def test_marks_in_a_heap_keep_their_labels_apart() -> None:
     assert covered(SQUARE, [mark(5 + 0.1 * i, 5 + 0.05 * (i % 3)) for i in range(8)]) == 0
+
+
+def test_the_label_of_a_chosen_one_stays_beside_it_however_crowded() -> None:
+    crowd = [mark(5 + 0.1 * i, 5 + 0.05 * (i % 3)) for i in range(8)]
+    placed = labels(SQUARE, [mark(5.35, 5.05)._replace(beside=True), *crowd])
+    assert placed[0].distance_px == 9
+    assert max(label.distance_px for label in placed) > 9
+
+
+def test_a_label_lies_nearer_to_its_own_mark_than_to_any_other() -> None:
+    marks = [mark(4.2, 5.2), mark(4.7, 4.1), mark(4.3, 5.1), mark(4.3, 4.5)]
+    placed = labels(SQUARE, marks)
+    assert [misleads(SQUARE, marks, index, label) for index, label in enumerate(placed)] == [False] * 4
+    assert misleads(SQUARE, marks, 0, Label(Direction(1, -1), 26))
+
+
+def test_there_is_room_for_a_label_to_the_left_of_the_fastest() -> None:
+    marks = [mark(1, 5), mark(1.01, 4.9), mark(3, 5)]
+    own = frame(marks, 985, 490)
+    assert label_box(own, marks[0], Label(Direction(-1, 1), 9)).left > -1e-6
+    assert frame([mark(0.1, 5), mark(0.7, 5)], 985, 490).x_range[0] == 0, "no latency is negative"
 
 
 @settings(max_examples=50)

@@ -55,7 +55,7 @@ def evidences() -> list[Evidence]:
 
 @pytest.fixture
 def drawn(evidences: list[Evidence]) -> list[Point]:
-    return points(evidences, {CHOSEN})
+    return points(evidences, {("x86", CHOSEN)})
 
 
 def figure(page: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -124,6 +124,17 @@ def test_each_target_has_its_own_front_and_reference() -> None:
         ("fp32/onnxruntime on arm", False),
         ("reference on x86", False),
         ("reference on arm", False),
+    ]
+
+
+def test_a_file_that_two_targets_share_is_chosen_and_on_the_front_of_each_by_itself() -> None:
+    here = [measured("1", timed(1, 2), 0.001)]
+    there = [measured("1", timed(5, 30), 0.004, target="arm"), measured("3", timed(5, 20), 0.003, target="arm")]
+    shared_here, shared_there, other, *_ = points(here + there, {("x86", "1" * 64)})
+    assert [(p.role, p.on_front) for p in (shared_here, shared_there, other)] == [
+        ("chosen", True),
+        ("dominated", False),
+        ("Pareto front", True),
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from slipway.config import QatParams
 from slipway.exports.program import export_program
 from slipway.records import (
     Built,
@@ -57,7 +58,8 @@ class Material:
     @functools.cache  # noqa: B019
     def variant(self, variant: str, form: Form) -> VariantFile:
         """The variant as ``form``."""
-        return quantize(self.objects, self.source, self.exported(form), variant, self.data, self.calibration)
+        fp32, learning = self.exported(form), {"training": self.calibration, "qat": QatParams(epochs=1)}
+        return quantize(self.objects, self.source, fp32, variant, self.data, self.calibration, **learning)
 
     @functools.cache  # noqa: B019
     def built(self, variant: str, engine: str, form: Form) -> Built:

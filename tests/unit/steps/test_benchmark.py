@@ -17,6 +17,7 @@ from slipway.measure.plan import TimingPlan
 from slipway.records import Artifact, Built, Failure, Form, Timed, Validated, Verdict
 from slipway.steps import benchmark as module
 from slipway.steps.benchmark import Timings, benchmark, find_champion, host_to_itself
+from slipway.steps.budget import TimeLimit
 from slipway.steps.validate import validate
 from slipway.stores.objects import ObjectStore
 from slipway.stores.registry import RegisteredEngine
@@ -134,9 +135,10 @@ def test_params_and_budget_say_how_to_time() -> None:
     assert (plan.samples, plan.budget_seconds, plan.halving) == (1000, 60, False)
     assert (plan.scenario, plan.server_per_s) == ("server", 50)
     assert module._plan(target, LatencyParams(), None).scenario is None
-    short, long = (module._plan(target, latency, seconds) for seconds in (20, 1000))
+    limits = (TimeLimit(seconds=seconds, halving=seconds < 100, promising=()) for seconds in (20, 1000))
+    short, long = (module._plan(target, latency, limit) for limit in limits)
     assert (short.budget_seconds, short.halving) == (20, True)
-    assert (long.budget_seconds, long.halving) == (60, True)
+    assert (long.budget_seconds, long.halving) == (60, False)
 
 
 def _shuffled(material: Material, done: Validated) -> Any:
@@ -184,8 +186,8 @@ def test_there_is_no_champion_before_the_first_promotion(
 ) -> None:
     registry, _ = registered
 
-    assert find_champion(registry, objects, "unheard-of.x86", HARDWARE, []) is None
-    assert find_champion(registry, objects, "digits.x86", HARDWARE, []) is None
+    assert find_champion(registry, objects, "unheard-of.x86", HARDWARE) is None
+    assert find_champion(registry, objects, "digits.x86", HARDWARE) is None
 
 
 def test_the_champion_is_found_with_its_file(
@@ -194,7 +196,7 @@ def test_the_champion_is_found_with_its_file(
     registry, engine = registered
     registry.promote("digits.x86", engine.version, None, None)
 
-    champion = find_champion(registry, objects, "digits.x86", HARDWARE, ["0" * 64])
+    champion = find_champion(registry, objects, "digits.x86", HARDWARE)
 
     assert champion is not None
     assert (champion.spec, champion.options) == (engine.evidence.spec, engine.evidence.options)
@@ -202,15 +204,14 @@ def test_the_champion_is_found_with_its_file(
     assert objects.path(champion.artifact).read_bytes() == b"engine bytes"
 
 
-def test_a_champion_of_other_hardware_or_among_the_candidates_is_not_timed_again(
+def test_a_champion_of_other_hardware_is_not_timed_again(
     registered: tuple[FakeRegistry, RegisteredEngine], objects: ObjectStore
 ) -> None:
     registry, engine = registered
     registry.promote("digits.x86", engine.version, None, None)
     elsewhere = HARDWARE.model_copy(update={"fingerprint": "0" * 64})
 
-    assert find_champion(registry, objects, "digits.x86", elsewhere, []) is None
-    assert find_champion(registry, objects, "digits.x86", HARDWARE, [engine.digest]) is None
+    assert find_champion(registry, objects, "digits.x86", elsewhere) is None
 
 
 def test_the_host_belongs_to_one_benchmark_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from slipway.errors import NotMeasuredError
 from slipway.records import Validated, Verdict
-from slipway.steps.budget import Budget, is_worth_timing, require_time
-from tests.unit.steps.records import ACCURACY, MEASURED, VALIDATED
+from slipway.steps.budget import Budget, is_worth_timing, require_time, time_limit
+from tests.unit.steps.records import ACCURACY, BUILT, MEASURED, VALIDATED, artifact
 
 
 def test_a_step_may_begin_while_the_share_for_preparing_lasts() -> None:
@@ -19,7 +19,7 @@ def test_after_it_a_candidate_is_left_out_and_the_rest_is_for_timing() -> None:
 
     with pytest.raises(NotMeasuredError, match="61 s of the budget of 100 s were spent before build") as told:
         budget.require_time("build")
-    assert Verdict.of_error(told.value) is Verdict.SKIPPED
+    assert Verdict.of_error(told.value) is Verdict.INCONCLUSIVE
     assert 38 < budget.left_seconds() <= 39
 
 
@@ -46,3 +46,21 @@ def test_one_that_failed_is_timed_for_the_table_but_not_under_a_budget() -> None
 
     assert is_worth_timing(ACCURACY, failed, None)
     assert not is_worth_timing(ACCURACY, failed, Budget(start=0.0, seconds=60.0))
+
+
+def test_what_is_left_is_for_timing_and_nothing_pushes_out_a_candidate_that_passes() -> None:
+    budget = Budget(start=time.time() - 61, seconds=100)
+    unsure = BUILT.model_copy(update={"artifact": artifact("d")})
+    candidates = [(BUILT, VALIDATED), (unsure, validated(drop_lower=0.0, drop_upper=0.4))]
+
+    limit = time_limit(budget, ACCURACY, "latency_p50_ms", candidates)
+
+    assert limit is not None
+    assert 38 < limit.seconds <= 39
+    assert limit.promising == (BUILT.artifact.digest,)
+    assert limit.halving
+    for objective in ("throughput_per_s", "size_bytes"):
+        by_another = time_limit(budget, ACCURACY, objective, candidates)
+        assert by_another is not None
+        assert not by_another.halving, "it ranks by latency"
+    assert time_limit(None, ACCURACY, "latency_p50_ms", candidates) is None

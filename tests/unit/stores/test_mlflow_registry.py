@@ -18,14 +18,14 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from slipway.errors import BadInputError, InfrastructureError, RejectedError, TamperedError
-from slipway.records import Decision, Evidence, Verdict
+from slipway.records import Decision, Evidence, Layer, Parity, Profile, Scenario, Verdict
 from slipway.stores.mlflow_connection import Connection, at_border, embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
-from slipway.stores.mlflow_releases import KIND_TAG, MODEL_TAG, OWNER_TAG
+from slipway.stores.mlflow_releases import KIND_TAG, MODEL_TAG, OWNER_TAG, _metrics
 from slipway.stores.objects import digest_of
 from slipway.stores.registry import RecordedRelease, evidence_sha256
 from tests.contract.stores.conftest import PYFUNC_CODE
-from tests.fakes.evidence import DATA_MD5, evidence, release
+from tests.fakes.evidence import DATA_MD5, TIMING, evidence, release
 
 
 @pytest.fixture
@@ -67,6 +67,11 @@ def test_a_release_is_a_parent_run_with_a_child_per_candidate(
 
     assert _runs(client, "layout") == {"release": ["FINISHED"], "candidate": ["FINISHED", "FINISHED"]}
     assert {file.path for file in client.list_artifacts(recorded.run_id)} == {"release.json", "report.md"}
+    assert client.get_run(recorded.run_id).data.params == {
+        "model_uri": "models:/layout/1",
+        "data_md5": DATA_MD5,
+        "metric": "top1",
+    }
     model = client.get_logged_model(recorded.model_ids[evidence_sha256(found)])
     child = client.get_run(str(model.source_run_id))
     assert child.data.tags["mlflow.parentRunId"] == recorded.run_id
@@ -96,10 +101,57 @@ def test_figures_hang_on_the_logged_model_and_the_data(
         "latency_p50_ms": 1.0,
         "latency_p90_ms": 1.5,
         "speedup": 2.0,
+        "throughput_per_s": 900.0,
+        "throughput_per_s_batch_1": 900.0,
+        "load_seconds": 0.1,
+        "peak_rss_bytes": 1.0,
         "size_bytes": 5.0,
     }
     assert {metric.dataset_digest for metric in model.metrics} == {DATA_MD5}
     assert (model.status.value, model.model_type) == ("READY", "engine")
+
+
+def test_everything_that_was_measured_is_a_metric() -> None:
+    layer = {"name": "conv", "kind": "Conv", "multiplies": True, "time_us": 1.0}
+    layers = (Layer(**layer, precision="int8"), Layer(**layer, precision="fp32"))
+    server = Scenario(
+        name="server",
+        percentile=99,
+        latency_ms=7.0,
+        examples_per_s=50.0,
+        queries=9,
+        valid=True,
+        target_per_s=50.0,
+        tool="LoadGen",
+    )
+    changed = {"throughput_per_s": {"1": 900.0, "8": 2000.0}, "scenario": server, "first_inference_seconds": 0.5}
+    latency = TIMING.latency.model_copy(update={"p95_ms": 2.0, "p99_ms": 3.0})
+    plain = evidence("1" * 64)
+    found = plain.model_copy(
+        update={
+            "spec": plain.spec.model_copy(update={"variant": "int8-static"}),
+            "parity": Parity(max_abs_diff=0.1, max_rel_diff=0.1, cosine=0.999, top1_agreement=0.98, n=10),
+            "profile": Profile(tool="profiler", layers=layers, calls=1, batch=1, threads=1),
+            "timing": TIMING.model_copy(update=changed | {"latency": latency}),
+        }
+    )
+
+    figures = {metric.key: metric.value for metric in _metrics("run", None, found)}
+
+    wanted = {
+        "latency_p95_ms": 2.0,
+        "latency_p99_ms": 3.0,
+        "throughput_per_s": 2000.0,
+        "throughput_per_s_batch_1": 900.0,
+        "throughput_per_s_batch_8": 2000.0,
+        "parity_cosine": 0.999,
+        "top1_agreement": 0.98,
+        "executed_share": 0.5,
+        "first_inference_seconds": 0.5,
+        "loadgen_latency_ms": 7.0,
+        "loadgen_examples_per_s": 50.0,
+    }
+    assert wanted.items() <= figures.items()
 
 
 def test_mlflow_can_load_a_registered_engine_by_itself(registry: MlflowRegistry, tmp_path: Path) -> None:

@@ -100,6 +100,26 @@ def test_any_other_content_gives_another_key(other: dict[str, Any]) -> None:
     assert key(other) != key(INPUTS)
 
 
+def test_another_version_of_an_own_metric_gives_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "own_metric_of_a_test.py"
+    file.write_text("def score(outputs, target): return 1.0")
+    own = changed("policy", metric="own_metric_of_a_test:score")
+    before = key(own)
+    file.write_text("def score(outputs, target): return 0.5")
+
+    assert key(own) != before
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_another_host_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key(INPUTS)
+    surroundings.cache_clear()
+    monkeypatch.setattr(policy, "host_hardware", lambda: HARDWARE)
+
+    assert key(INPUTS) != before
+
+
 def test_another_step_has_another_key() -> None:
     assert key(INPUTS, "build") != key(INPUTS, "validate")
 

@@ -5,6 +5,7 @@ import logging
 import string
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import State
@@ -12,7 +13,9 @@ from prefect.states import Completed, Failed, Running
 
 from slipway.errors import InfrastructureError, NotMeasuredError
 from slipway.records import Verdict
+from slipway.steps.benchmark import Timings
 from slipway.steps.progress import Event
+from tasks.benchmark import UnsettledError
 from tasks.progress import on_change
 from tests.unit.steps.records import BUILT, failed
 from tests.unit.tasks.test_policy import TASKS
@@ -27,8 +30,11 @@ def told(caplog: pytest.LogCaptureFixture) -> list[Event]:
     return [record.__dict__["event"] for record in caplog.records]
 
 
-def change(state: State[Any], name: str = "build", run: str = "build bf16/openvino") -> None:
-    on_change(SimpleNamespace(name=name), SimpleNamespace(name=run), state)
+def change(
+    state: State[Any], name: str = "build", run: str = "build bf16/openvino", flow_run_id: object = None
+) -> None:
+    of_flow = flow_run_id or uuid4()
+    on_change(SimpleNamespace(name=name), SimpleNamespace(name=run, flow_run_id=of_flow), state)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,11 @@ def change(state: State[Any], name: str = "build", run: str = "build bf16/openvi
         (Completed(data=BUILT), Event("bf16/openvino", "build", "done", "")),
         (Completed(data=BUILT, name="Cached"), Event("bf16/openvino", "build", "cached", "")),
         (Failed(data=InfrastructureError("down")), Event("bf16/openvino", "build", "ERROR", "down")),
-        (Failed(data=NotMeasuredError("too late")), Event("bf16/openvino", "build", "SKIPPED", "too late")),
+        (
+            Failed(data=UnsettledError(Timings(by_digest={}))),
+            Event("bf16/openvino", "build", "done", "timed, but not for good: the next release measures again"),
+        ),
+        (Failed(data=NotMeasuredError("too late")), Event("bf16/openvino", "build", "INCONCLUSIVE", "too late")),
         (
             Completed(data=failed("quantize", Verdict.SKIPPED, "no Linear layer")),
             Event("bf16/openvino", "quantize", "SKIPPED", "no Linear layer"),
@@ -56,6 +66,23 @@ def test_each_change_of_a_candidate_is_one_event(
     change(state)
 
     assert told(caplog) == [event]
+
+
+def test_a_failure_that_is_handed_on_is_told_once_per_line(caplog: pytest.LogCaptureFixture) -> None:
+    flow, quantized, built = uuid4(), failed("quantize", Verdict.SKIPPED, "no"), failed("build", Verdict.SKIPPED, "no")
+    change(Completed(data=quantized), "quantize", "quantize bf16 onnx", flow)
+    for task, failure in (("build", quantized), ("validate", quantized), ("benchmark", quantized)):
+        change(Completed(data=failure), task, f"{task} bf16/openvino", flow)
+    for task in ("build", "validate", "benchmark"):
+        change(Completed(data=built), task, f"{task} fp16/openvino", flow)
+
+    assert [(event.line, event.step) for event in told(caplog)] == [
+        ("bf16 onnx", "quantize"),
+        ("bf16/openvino", "quantize"),
+        ("fp16/openvino", "build"),
+    ]
+    change(Completed(data=quantized), "build", "build bf16/openvino", uuid4())
+    assert len(told(caplog)) == 4, "another release tells it again"
 
 
 def test_a_line_may_have_several_words(caplog: pytest.LogCaptureFixture) -> None:

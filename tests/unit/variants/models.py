@@ -8,7 +8,7 @@ from torch import nn
 
 from slipway.exports.calling import Arrays
 from slipway.records import Signature, TensorSpec
-from slipway.variants.probe import Batches
+from slipway.variants.inner_values import Batches
 
 
 class Residual(nn.Module):

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from slipway.config import CalibrationParams
 from slipway.errors import BadInputError, RejectedError
 from slipway.variants.calibration import Calibrated, adequacy, calibrate, is_held_back
-from slipway.variants.probe import Arrays, Batches, numbered
+from slipway.variants.inner_values import Arrays, Batches, numbered
 from slipway.variants.ranges import Method, Range
 
 MINMAX = CalibrationParams()
@@ -138,6 +138,33 @@ def test_what_is_clipped_on_purpose_is_no_reason_to_warn() -> None:
     assert len(notes) == 3
 
 
+def test_a_range_that_is_cut_to_less_than_half_is_told() -> None:
+    params = CalibrationParams(ranges="percentile", percentile=99)
+
+    def with_an_outlier() -> list[Arrays]:
+        values = np.random.default_rng(0).uniform(1, 2, (500, 4)).astype(np.float32)
+        values[3, 0] = 10
+        return [{"x": values}]
+
+    notes = report(with_an_outlier, held=(0, 20), params=params)
+    assert notes[1] == "ranges of 2 of 2 activations were cut to less than 50% of what was seen: twice to 20%, x to 20%"
+    assert not any("cut" in note for note in report(with_an_outlier, held=(0, 20)))
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy"])
+def test_an_activation_that_is_always_zero_is_not_cut(method: Method) -> None:
+    notes = report(lambda: [{"x": np.zeros((40, 4), np.float32)}], params=CalibrationParams(ranges=method))
+    assert not any("cut" in note for note in notes)
+
+
+def test_where_nothing_was_quantized_there_is_no_range_to_check() -> None:
+    batches = uniform(64)
+    assert adequacy(doubling(), {}, calibrated(batches), batches) == (
+        "calibrated on 58 examples, ranges by minmax",
+        "no activation of the model was quantized: there is no range to check",
+    )
+
+
 def test_fewer_than_ten_examples_leave_none_to_check_on() -> None:
     notes = report(uniform(9))
     assert notes[0] == "calibrated on 9 examples, ranges by minmax"
@@ -152,8 +179,8 @@ def test_an_activation_that_is_no_number_has_no_range() -> None:
 def test_empty_or_wrong_calibration_is_refused() -> None:
     with pytest.raises(BadInputError, match="calibration data is empty"):
         calibrated(list)
-    with pytest.raises(BadInputError, match="lacks input 'x'; it has picture"):
+    with pytest.raises(BadInputError, match="lack input 'x'; they have picture"):
         calibrated(lambda: [{"picture": np.zeros((1, 4), np.float32)}])
-    with pytest.raises(RejectedError, match="does not run on calibration data") as caught:
+    with pytest.raises(RejectedError, match="does not run on the examples") as caught:
         calibrated(lambda: [{"x": np.zeros((1, 5), np.float32)}])
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from slipway.errors import RejectedError, UnsupportedError
 from slipway.variants.fp16_onnx import reduce_onnx
-from slipway.variants.probe import Probe
+from slipway.variants.inner_values import Probe
 from tests.unit.variants.conftest import OnnxOf
 from tests.unit.variants.models import Residual, Transformer, batch_of
 
@@ -106,5 +106,13 @@ def test_control_flow_is_unsupported(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_run_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(RejectedError, match="does not run"):
+    with pytest.raises(RejectedError, match=r"does not run on the examples: .*double") as caught:
         reduce_onnx(scaled(tmp_path, 2.0), tmp_path / "m.onnx", {"x": np.ones((1, 4), np.float64)})
+    assert not any(word in str(caught.value) for word in ("int8", "calibration"))
+
+
+def test_a_file_that_is_no_model_is_rejected_without_a_word_of_int8(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(RejectedError, match=r"^ONNX Runtime cannot prepare the model: ") as caught:
+        reduce_onnx(tmp_path / "broken.onnx", tmp_path / "m.onnx", {"x": np.ones((1, 4), np.float32)})
+    assert "\n" not in str(caught.value)

@@ -15,9 +15,9 @@ from slipway.errors import BadInputError, RejectedError
 from slipway.exports.onnx import export_onnx
 from slipway.exports.program import capture
 from slipway.records import Signature
-from slipway.variants.int8_mixed import MAX_DISAGREEMENT, Restored, by_error_per_cost, quantize_onnx_mixed
+from slipway.variants.inner_values import Arrays, Batches
+from slipway.variants.int8_mixed import MAX_DISAGREEMENT, Answers, Restored, by_error_per_cost, quantize_onnx_mixed
 from slipway.variants.int8_static import quantize_onnx_static
-from slipway.variants.probe import Arrays, Batches
 from tests.unit.exports.test_exports import load_onnx
 from tests.unit.variants.conftest import OnnxOf
 from tests.unit.variants.models import Residual, relative_error, spec, stream
@@ -84,18 +84,19 @@ def test_the_one_layer_that_eight_bits_cannot_serve_goes_back_to_fp32(fragile: P
     assert made.notes[:2] == ("3 of 4 Gemm in int8", made.notes[1])
     assert made.notes[1].startswith("1 of 4 layers back in fp32: ")
     assert made.notes[1].endswith("; judged on 30 held-back examples")
+    assert made.notes[2] == ("30 held-back examples cannot show 1%: the error of the outputs (at most 5%) decides too")
 
 
 def test_the_way_back_is_told_point_by_point(fragile: Path, tmp_path: Path) -> None:
     made = quantize_onnx_mixed(fragile, tmp_path / "m.onnx", calibration, PARAMS)
     whole, found = made.path
-    assert (whole.layers, whole.layer, whole.fp32_share, whole.is_near) == (0, None, 0, False)
-    assert (found.layers, found.is_near) == (1, True)
+    assert (whole.layers, whole.layer, whole.fp32_share, whole.answers.are_near) == (0, None, 0, False)
+    assert (found.layers, found.answers.are_near) == (1, True)
     assert found.fp32_share == pytest.approx(32 * 32 / (3 * 32 * 32 + 320))
-    assert found.error < whole.error
-    assert whole.agreement is not None
-    assert found.agreement is not None
-    assert whole.agreement < 1 - MAX_DISAGREEMENT <= found.agreement
+    assert found.answers.error < whole.answers.error
+    assert whole.answers.agreement is not None
+    assert found.answers.agreement is not None
+    assert whole.answers.agreement < 1 - MAX_DISAGREEMENT <= found.answers.agreement
     assert set(map(str, made.path)) < set(made.notes)
 
 
@@ -106,22 +107,54 @@ def test_of_two_layers_that_err_alike_the_cheaper_goes_back_first() -> None:
 
 
 def test_a_point_is_told_in_figures() -> None:
-    point = Restored(2, "conv", 0.125, 0.0312, 0.995)
+    point = Restored(2, "conv", 0.125, Answers(300, 0.0312, 0, 0.995))
     assert str(point) == (
         "2 layers in fp32 (conv): 99.50% top-1 agreement, error 3.12%, 12.5% of multiply-accumulates in fp32"
     )
-    assert str(Restored(0, None, 0, 0.5, None)) == (
+    assert str(Answers(300, 0.5, 0.25, 1.0)) == "100.00% top-1 agreement, error 50.00% (25.00% beside the classes)"
+    assert str(Restored(0, None, 0, Answers(300, 0.5, 0.5, None))) == (
         "0 layers in fp32: error 50.00%, 0.0% of multiply-accumulates in fp32"
     )
 
 
 @pytest.mark.parametrize(
-    ("error", "agreement", "near"), [(0.5, 0.99, True), (0.0, 0.989, False), (0.05, None, True), (0.06, None, False)]
+    ("examples", "error", "beside", "agreement", "near"),
+    [
+        (300, 0.5, 0.0, 0.99, True),
+        (300, 0.0, 0.0, 0.989, False),
+        (300, 0.5, 0.05, 0.99, True),
+        (300, 0.5, 0.06, 0.99, False),  # an output that holds no classes counts, too
+        (300, 0.05, 0.05, None, True),
+        (30, 0.06, 0.06, None, False),
+        (299, 0.05, 0.0, 1.0, True),
+        (299, 0.06, 0.0, 1.0, False),  # agreement on so few shows less than it promises
+        (299, 0.01, 0.0, 0.98, False),
+    ],
 )
-def test_classes_are_judged_by_agreement_and_other_answers_by_error(
-    error: float, agreement: float | None, near: bool
+def test_many_classes_are_judged_by_agreement_and_all_else_by_error(
+    examples: int, error: float, beside: float, agreement: float | None, near: bool
 ) -> None:
-    assert Restored(0, None, 0, error, agreement).is_near is near
+    assert Answers(examples, error, beside, agreement).are_near is near
+
+
+class Beside(Fragile):
+    """Answers with classes that eight bits tell apart, and with the fragile scores beside them."""
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        return features[:, :10] + 10 * torch.arange(10), super().forward(features)
+
+
+def test_an_output_beside_the_classes_brings_layers_back(tmp_path: Path) -> None:
+    """The classes are exact in int8, on 300 held-back examples; the second output is not."""
+    torch.manual_seed(0)
+    signature = Signature(inputs=SIGNATURE.inputs, outputs=(spec("classes", 10), spec("scores", 10)))
+    program = capture(Beside(loudness=2000.0).eval(), features(2, 0), signature).module()
+    export_onnx(program, features(2, 0), signature, tmp_path / "m.onnx")
+    made = quantize_onnx_mixed(tmp_path / "m.onnx", tmp_path / "q.onnx", lambda: [features(3000, 0)], PARAMS)
+    whole, found = made.path
+    assert (whole.answers.examples, whole.answers.agreement, whole.answers.are_near) == (300, 1.0, False)
+    assert found.answers.error_beside <= 0.05 < whole.answers.error_beside
+    assert not any("cannot show" in note for note in made.notes)
 
 
 def test_where_int8_is_near_enough_it_is_int8_static(onnx_of: OnnxOf, tmp_path: Path) -> None:
@@ -131,6 +164,12 @@ def test_where_int8_is_near_enough_it_is_int8_static(onnx_of: OnnxOf, tmp_path: 
     assert (tmp_path / "static.onnx").read_bytes() == (tmp_path / "mixed.onnx").read_bytes()
     assert [point.layers for point in mixed.path] == [0]
     assert set(static) < set(mixed.notes)
+
+
+def test_the_examples_that_judge_are_three_hundred_at_most(onnx_of: OnnxOf, tmp_path: Path) -> None:
+    mixed = quantize_onnx_mixed(onnx_of(Residual), tmp_path / "m.onnx", stream(Residual, *[640] * 5), PARAMS)
+    assert mixed.path[0].answers.examples == 300
+    assert not any("cannot show" in note for note in mixed.notes)
 
 
 def test_if_no_layer_can_stay_the_variant_fails(tmp_path: Path) -> None:

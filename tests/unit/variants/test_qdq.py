@@ -219,3 +219,21 @@ def test_a_convolution_that_is_joined_to_a_class_token_stays_in_fp32() -> None:
     model = with_token(constant=False)
     assert [node.name for node in layers(model)] == ["patches"]
     assert openvino_error(model, quantized(model, {"patches"}, wide)) < 0.1
+
+
+def test_a_layer_that_answers_less_than_once_per_example_costs_something() -> None:
+    """Its share of the batch's multiplications would round to none, and the ranking divides by it."""
+    weight = numpy_helper.from_array(np.ones((4, 1), np.float32), "weight")
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "axis"], ["mean"], name="mean", keepdims=1),
+        helper.make_node("MatMul", ["mean", "weight"], ["y"], name="product"),
+    ]
+    x, y, mean = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in {"x": ["n", 4], "y": [1, 1], "mean": [1, 4]}.items()
+    )
+    axis = numpy_helper.from_array(np.int64([0]), "axis")
+    graph = helper.make_graph(nodes, "g", [x], [y], [weight, axis], value_info=[mean])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    assert multiply_accumulates(model, ["product"], {"x": np.ones((2, 4), np.float32)}) == {"product": 2}
+    assert multiply_accumulates(model, ["product"], {"x": np.ones((32, 4), np.float32)}) == {"product": 1}

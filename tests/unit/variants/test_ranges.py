@@ -81,6 +81,17 @@ def test_entropy_clips_no_more_than_a_hundredth(name: str) -> None:
     assert np.mean((CALLED[name] < low) | (CALLED[name] > high)) <= 0.01
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_entropy_errs_at_most_ten_times_as_much_as_minmax(seed: int) -> None:
+    """A first ReLU: a heap of equal values per channel, from the images' background, and few that tell the images."""
+    random = np.random.default_rng(seed)
+    heaps = np.concatenate([np.zeros(40_000), np.repeat(random.uniform(0, 1.5, 16), 11_000)])
+    values = np.append(heaps, np.minimum(random.exponential(0.8, 20_000), 8))
+    low, high = chosen(values, "entropy")
+    assert squared_error(values, (low, high)) < 12 * squared_error(values, (0, values.max()))  # unbounded, 149 times
+    assert high > 0.4 * values.max()  # unbounded, 0.24
+
+
 def test_entropy_clips_a_heavy_tail() -> None:
     assert chosen(HEAVY, "entropy")[1] < 0.8 * HEAVY.max()
 

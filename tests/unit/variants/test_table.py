@@ -14,8 +14,10 @@ def test_the_table_knows_every_variant_that_params_may_name() -> None:
     assert tuple(VARIANTS) == config.VARIANTS
 
 
-def test_only_static_quantization_needs_calibration() -> None:
-    assert [kind.name for kind in VARIANTS.values() if kind.needs_calibration] == ["int8-static", "int8-mixed"]
+def test_what_data_each_needs() -> None:
+    calibrated = [kind.name for kind in VARIANTS.values() if kind.needs_calibration]
+    assert calibrated == ["int8-static", "int8-mixed", "int8-qat"]
+    assert [kind.name for kind in VARIANTS.values() if kind.needs_training] == ["int8-qat"]
 
 
 def test_forms() -> None:
@@ -26,6 +28,7 @@ def test_forms() -> None:
         "int8-dynamic": {Form.TORCHSCRIPT, Form.ONNX},
         "int8-static": {Form.ONNX},
         "int8-mixed": {Form.ONNX},
+        "int8-qat": {Form.ONNX},
     }
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from slipway.errors import BadInputError, RejectedError
-from slipway.variants.cause import first_line
+from slipway.errors import BadInputError, RejectedError, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +51,7 @@ class Probe:
                 opened.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise RejectedError(f"int8: ONNX Runtime cannot open the model: {first_line(error)}") from error
+            raise RejectedError(f"ONNX Runtime cannot open the model: {first_line(error)}") from error
 
     def run(self, batch: Arrays) -> dict[str, Array]:
         """The named tensors on one batch.
@@ -63,11 +62,11 @@ class Probe:
         """
         missing = [name for name in self._inputs if name not in batch]
         if missing:
-            raise BadInputError(f"calibration data lacks input {missing[0]!r}; it has {', '.join(batch)}")
+            raise BadInputError(f"the examples lack input {missing[0]!r}; they have {', '.join(batch)}")
         try:
             outputs = self._session.run(self._read, {name: batch[name] for name in self._inputs}) if self._read else []
         except Exception as error:
-            raise RejectedError(f"int8: the model does not run on calibration data: {first_line(error)}") from error
+            raise RejectedError(f"the model does not run on the examples: {first_line(error)}") from error
         found = dict(zip(self._read, outputs, strict=True))
         return found | {name: batch[name] for name in self._from_input}
 
