@@ -8,6 +8,8 @@ EXAMPLE ?= digits
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOCK_VENV := .slipway/lock-venv
+# In the order of collection: the longest files come first, and no worker waits for one at the end.
+QUICK := -m "not integration and not gpu and not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 SOURCES := $(wildcard flows tasks slipway tests benchmarks)
 
 define require_python
@@ -40,7 +42,7 @@ export MPLCONFIGDIR ?= $(CURDIR)/.slipway/matplotlib
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.slipway/inductor
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check integration bench lock clean
+.PHONY: help demo test coverage check integration bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -48,8 +50,11 @@ help: ## this list
 demo: $(INSTALLED) ## the whole chain on an example model: EXAMPLE=digits (default) or cifar10
 	$(BIN)/slipway demo $(EXAMPLE)
 
-test: $(INSTALLED) ## unit, contract and end-to-end tests, with coverage
-	$(BIN)/pytest -m "not integration and not gpu and not slow" --numprocesses 2 --dist loadfile --cov
+test: $(INSTALLED) ## unit, contract and end-to-end tests
+	$(BIN)/pytest $(QUICK)
+
+coverage: $(INSTALLED) ## the same, and which lines they leave out
+	$(BIN)/pytest $(QUICK) --cov
 
 check: $(INSTALLED) ## lint, format, types and the direction of imports
 	$(BIN)/ruff check

@@ -118,9 +118,10 @@ def _conclude(
     outcomes = [(lane.spec, *lane.outcomes()) for lane in lanes.lanes]
     valid = [(b, v) for _, b, v in outcomes if isinstance(b, Built) and isinstance(v, Validated)]
     valid = [(b, v) for b, v in valid if is_worth_timing(params.accuracy, v, budget)]
-    champion = find_champion(shop.registry, shop.objects, f"{context.model.name}.{name}", context.hardware)
+    built = [built for built, _ in valid]
+    champion = find_champion(shop.registry, shop.objects, f"{context.model.name}.{name}", context.hardware, built)
     serves = champion.artifact.digest if champion else None
-    if serves in {built.artifact.digest for built, _ in valid}:
+    if champion in built:
         champion = None  # it takes part as a candidate
     limit = time_limit(budget, params.accuracy, target.objective, valid)
     settings = (name, target.measured(), params.latency, context.hardware, context.data)

@@ -31,9 +31,11 @@ class UnsettledError(SlipwayError):
 
 
 @task(name="find champion", task_run_name="find champion of {name}", cache_policy=NO_CACHE, **RETRIED)
-def find_champion(registry: Registry, objects: ObjectStore, name: str, hardware: Hardware) -> Built | None:
-    """The engine that serves now, which no candidate may be much slower than."""
-    return find_step(registry, objects, name, hardware)
+def find_champion(
+    registry: Registry, objects: ObjectStore, name: str, hardware: Hardware, candidates: list[Built]
+) -> Built | None:
+    """The engine that serves now, which no candidate may be much slower than; it may be one of them."""
+    return find_step(registry, objects, name, hardware, candidates)
 
 
 @task(name="benchmark", task_run_name="benchmark target {name}", **CACHED, **RETRIED, **TOLD)

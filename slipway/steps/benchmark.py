@@ -111,14 +111,22 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
     )
 
 
-def find_champion(registry: Registry, objects: ObjectStore, name: str, hardware: Hardware) -> Built | None:
-    """The engine that serves now as the champion of ``name``; None if there is none, or it is of other hardware."""
+def find_champion(
+    registry: Registry, objects: ObjectStore, name: str, hardware: Hardware, candidates: Sequence[Built]
+) -> Built | None:
+    """The engine that serves now as the champion of ``name``; None if there is none, or it is of other hardware.
+
+    It is fetched from the registry, unless it is one of ``candidates``: then that one is given.
+    """
     version = registry.champion(name)
     if version is None:
         return None
     evidence = registry.version(name, version).evidence
     if evidence.hardware.fingerprint != hardware.fingerprint:
         return None
+    for candidate in candidates:
+        if candidate.artifact.digest == evidence.digest:
+            return candidate
     with objects.new_dir() as folder:
         artifact = objects.put(registry.engine_path(name, version, folder))
     return Built(

@@ -29,7 +29,7 @@ TOLERANCE = {
 }
 BATCHES = (1, 2, 5, 1)
 # These take the most time and tell the least of an architecture: most of them are left to `make integration`.
-SELDOM, SELDOM_BUT_OF = {"bf16", "fp16", "int8-mixed", "int8-qat"}, {"bilstm", "two-by-two", "control-flow"}
+SELDOM, SELDOM_BUT_OF = {"bf16", "fp16", "int8-mixed", "int8-qat"}, {"two-by-two", "control-flow"}
 
 # What is refused whatever the architecture: (variant, engine) to the reason told.
 REFUSED = {

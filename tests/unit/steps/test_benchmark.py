@@ -186,8 +186,8 @@ def test_there_is_no_champion_before_the_first_promotion(
 ) -> None:
     registry, _ = registered
 
-    assert find_champion(registry, objects, "unheard-of.x86", HARDWARE) is None
-    assert find_champion(registry, objects, "digits.x86", HARDWARE) is None
+    assert find_champion(registry, objects, "unheard-of.x86", HARDWARE, []) is None
+    assert find_champion(registry, objects, "digits.x86", HARDWARE, []) is None
 
 
 def test_the_champion_is_found_with_its_file(
@@ -196,12 +196,14 @@ def test_the_champion_is_found_with_its_file(
     registry, engine = registered
     registry.promote("digits.x86", engine.version, None, None)
 
-    champion = find_champion(registry, objects, "digits.x86", HARDWARE)
+    champion = find_champion(registry, objects, "digits.x86", HARDWARE, [])
 
     assert champion is not None
     assert (champion.spec, champion.options) == (engine.evidence.spec, engine.evidence.options)
     assert champion.artifact.digest == engine.digest
     assert objects.path(champion.artifact).read_bytes() == b"engine bytes"
+    own = BUILT.model_copy(update={"artifact": champion.artifact})
+    assert find_champion(registry, objects, "digits.x86", HARDWARE, [BUILT, own]) == own, "a candidate, if it is one"
 
 
 def test_a_champion_of_other_hardware_is_not_timed_again(
@@ -211,7 +213,7 @@ def test_a_champion_of_other_hardware_is_not_timed_again(
     registry.promote("digits.x86", engine.version, None, None)
     elsewhere = HARDWARE.model_copy(update={"fingerprint": "0" * 64})
 
-    assert find_champion(registry, objects, "digits.x86", elsewhere) is None
+    assert find_champion(registry, objects, "digits.x86", elsewhere, []) is None
 
 
 def test_the_host_belongs_to_one_benchmark_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_register_and_find_the_champion(engine: tuple[FakeRegistry, RegisteredEn
     registry, registered = engine
     registry.promote("digits.x86", "1", None, None)
 
-    champion = find_champion.fn(registry, objects, "digits.x86", HARDWARE)
+    champion = find_champion.fn(registry, objects, "digits.x86", HARDWARE, [])
     assert champion is not None
     assert champion.artifact.digest == registered.digest
     done = release(evidence(None, timing=None), model="other")
