@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -104,18 +103,16 @@ def _halve(reference: Turns, candidates: Sequence[Turns], turn: int) -> None:
     rivals = [one for one in candidates if one.error is None and not one.participant.stays]
     if not rivals:
         return
-    counting = [one for one in rivals if one.participant.counts] or rivals
-    speedups = [one.speedup_over(reference) for one in counting]
-    kept = [counting[index] for index in survivors(speedups)]
-    better = sorted(speedups, key=lambda one: -one.value)[: math.ceil(len(speedups) / 2)]
-    within_reach = min(one.lower for one in better)
-    best = counting[speedups.index(better[0])].participant.name
-    for one in rivals:
-        own = one.speedup_over(reference)
-        if one not in kept and own.upper < within_reach:
+    speedups = [one.speedup_over(reference) for one in rivals]
+    counts = [one.participant.counts for one in rivals]
+    kept = survivors(speedups, counts)
+    counting = [index for index, told in enumerate(counts) if told] or range(len(rivals))
+    best = max(counting, key=lambda index: speedups[index].value)
+    for index, one in enumerate(rivals):
+        if index not in kept:
             reason = (
-                f"not measured in full: dropped after {turn} rounds at {_told(own)} against the "
-                f"{_told(better[0])} of {best}; release without --budget to measure it"
+                f"not measured in full: dropped after {turn} rounds at {_told(speedups[index])} against the "
+                f"{_told(speedups[best])} of {rivals[best].participant.name}; release without --budget to measure it"
             )
             one.leave(NotMeasuredError(reason))
 

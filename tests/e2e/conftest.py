@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from unittest import mock
 
 import pytest
@@ -23,6 +22,7 @@ from slipway.records import ReleaseResult
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.wiring import workshop
 from tests.e2e.project import make_project
+from tests.unit.cli.program import Ended
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,6 @@ class Released:
 
     root: Path
     result: ReleaseResult
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What came of one command."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def object(self) -> dict[str, Any]:
-        """The one JSON object on stdout; anything else there fails the test."""
-        found = json.loads(self.stdout)
-        assert isinstance(found, dict)
-        return found
 
 
 Slipway: TypeAlias = Callable[..., Ended]

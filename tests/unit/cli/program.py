@@ -17,7 +17,7 @@ class Ended:
 
     @property
     def object(self) -> dict[str, Any]:
-        """The one JSON object on stdout."""
+        """The one JSON object on stdout; anything else there fails the test."""
         found = json.loads(self.stdout)
         assert isinstance(found, dict)
         return found

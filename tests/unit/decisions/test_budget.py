@@ -88,3 +88,11 @@ def test_what_could_still_be_best_is_never_dropped(speedups: list[Interval]) -> 
 def test_the_order_of_candidates_does_not_matter(speedups: list[Interval]) -> None:
     last = len(speedups) - 1
     assert {last - index for index in survivors(speedups[::-1])} == set(survivors(speedups))
+
+
+def test_the_better_half_is_that_of_those_that_count_and_of_all_where_none_does() -> None:
+    fast, slow, slower = (Interval(value=v, lower=v - 0.1, upper=v + 0.1) for v in (9.0, 2.0, 1.0))
+
+    assert survivors([fast, slow, slower], [False, True, True]) == (0, 1), "the one that counts is not pushed out"
+    assert survivors([fast, slow, slower], [False] * 3) == survivors([fast, slow, slower]) == (0, 1)
+    assert survivors([fast, slow], [True, True]) == (0,)
