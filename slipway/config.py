@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from slipway.errors import BadInputError, nearest
 
 VARIANTS = ("fp32", "bf16", "fp16", "int8-dynamic", "int8-static", "int8-mixed", "int8-qat")
+P99_SAMPLES = 662  # MLPerf LoadGen's early-stopping minimum for a 99th percentile
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -85,7 +86,7 @@ class LatencyParams(Section):
 
     scenario: Literal["interleaved", "single-stream", "server", "offline"] = "interleaved"
     server_per_s: Annotated[float, Field(gt=0)] | None = None
-    samples: Annotated[int, Field(ge=64)] = 662
+    samples: Annotated[int, Field(ge=64)] = P99_SAMPLES
     budget_s: Annotated[float, Field(gt=0)] = 300
 
     @model_validator(mode="after")

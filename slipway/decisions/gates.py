@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from slipway.config import AccuracyParams, SloParams
+from slipway.config import P99_SAMPLES, AccuracyParams, SloParams
 from slipway.decisions.paired import BOOTSTRAP, MOST_EXAMPLES, examples_to_decide
 from slipway.records import Accuracy, Decision, Interval, Scenario, Timing, Verdict
 
-P99_SAMPLES = 662  # MLPerf LoadGen's early-stopping minimum for a 99th percentile
 BYTES_PER_MB = 1_000_000
 NOT_SHARES = ("mae", "rmse")
 _SEVERITY = (Verdict.PASS, Verdict.SKIPPED, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.ERROR)

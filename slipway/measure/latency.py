@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from slipway.config import P99_SAMPLES
 from slipway.errors import BadInputError
 from slipway.records import Interval, Latency
 
@@ -19,7 +20,7 @@ Nanoseconds = NDArray[np.int64]
 # (mlcommons/inference, loadgen/early_stopping.cc).
 SAMPLES_FOR_P90 = 64
 SAMPLES_FOR_P95 = 130
-SAMPLES_FOR_P99 = 662
+SAMPLES_FOR_P99 = P99_SAMPLES
 
 _SETTLED_WINDOWS = 3
 _SETTLED_SPREAD = 1.10
