@@ -12,7 +12,7 @@ from slipway.config import CalibrationParams, Params
 from slipway.engines import engine
 from slipway.records import Built, CandidateSpec, Failure, Form, Predictions, Validated
 from slipway.steps.budget import Budget
-from slipway.steps.build import reference_of, refusal
+from slipway.steps.build import build_options, reference_of, refusal
 from slipway.steps.candidates import candidates, wanted
 from slipway.steps.judge import Context
 from slipway.steps.outcomes import failure
@@ -112,7 +112,8 @@ def _start_target(
             lanes.append(Lane(spec, (), refused))
             continue
         steps = made[spec.variant, engine(spec.engine).form]
-        built = build.submit(objects, spec, steps[-1][1], context.model.signature, reference, context.data, budget)
+        options = build_options(spec, params.targets[name], context.model.signature)
+        built = build.submit(objects, spec, steps[-1][1], options, reference, context.data, budget)
         proof = (context.data, predictions, accuracy, threads)
         validated = validate.submit(objects, spec, built, *proof, params.accuracy.max_drop, budget)
         lanes.append(Lane(spec, (*steps, ("build", built), ("validate", validated))))

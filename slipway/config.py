@@ -100,7 +100,11 @@ Objective = Literal["latency_p50_ms", "latency_p99_ms", "throughput_per_s", "siz
 
 
 class TargetParams(Section):
-    """One named hardware: its engines, its settings and its objective."""
+    """One named hardware: its engines, what it is measured under, and its objective.
+
+    ``settings`` holds what is set for single engines, by their names. An engine file is built ``builds`` times, to tell
+    how far builds differ. A target with a ``work_pool`` is built and measured by a Prefect worker of that pool.
+    """
 
     engines: Annotated[tuple[str, ...], Field(min_length=1)]
     threads: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1,)
@@ -109,7 +113,18 @@ class TargetParams(Section):
     objective: Objective = "latency_p50_ms"
     slo: SloParams = SloParams()
     max_regression: Annotated[float, Field(ge=0)] = 0.05
+    settings: dict[str, dict[str, Any]] = {}
+    builds: Positive = 1
     work_pool: str | None = None
+
+    @model_validator(mode="after")
+    def _settings_of_its_engines(self) -> Self:
+        for name in self.settings:
+            if name not in self.engines:
+                raise ValueError(
+                    f"settings for {name!r}{nearest(name, self.engines)}; engines: {', '.join(self.engines)}"
+                )
+        return self
 
     def measured(self) -> TargetParams:
         """What a measurement depends on, all that only judges it at its default: judging anew measures nothing anew."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import slipway
 from slipway.config import Params
-from slipway.engines import availabilities, engine
+from slipway.engines import availabilities, check_settings
 from slipway.errors import BadInputError, InfrastructureError
 from slipway.measure import hardware
 from slipway.measure.metrics import metric
@@ -106,7 +106,7 @@ def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:
     targets = {name: target for name, target in params.targets.items() if not only or name in only}
     for name, target in targets.items():
         for runtime in target.engines:
-            engine(runtime)
+            check_settings(runtime, target.settings.get(runtime, {}))
         if target.work_pool is not None:
             raise BadInputError(
                 f"target {name!r} asks for work pool {target.work_pool!r}, but this version builds on this host alone; "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prefect import task
 
-from slipway.records import Built, CandidateSpec, DataSource, Failure, Signature, VariantFile
+from slipway.engines.base import BuildOptions
+from slipway.records import Built, CandidateSpec, DataSource, Failure, VariantFile
 from slipway.steps.budget import Budget, require_time
 from slipway.steps.build import build as build_step
 from slipway.steps.isolated import isolated
@@ -18,11 +19,11 @@ def build(
     objects: ObjectStore,
     spec: CandidateSpec,
     file: VariantFile | Failure,
-    signature: Signature,
+    options: BuildOptions,
     reference: Built,
     data: DataSource,
     budget: Budget | None = None,
 ) -> Built | Failure:
     """The engine file, or why this engine cannot execute the variant, or computes something else."""
     require_time(budget, "build")
-    return definite(isolated(build_step))(objects, spec, file, signature, reference, data)
+    return definite(isolated(build_step))(objects, spec, file, options, reference, data)

@@ -8,6 +8,7 @@ from slipway.cli.console import out, print_json, print_table
 from slipway.cli.release import DEFAULT_PARAMS, JsonOption, ParamsOption
 from slipway.config import load_params
 from slipway.engines import availabilities
+from slipway.engines.base import Availability
 from slipway.records import Verdict
 from slipway.steps.doctor import examine
 from slipway.stores.registry import parse_model_uri
@@ -35,8 +36,14 @@ def targets(as_json: JsonOption = False) -> None:
     out.print(f"fingerprint {hardware.fingerprint[:12]}")
     print_table(
         ("engine", "available", "version", "reason"),
-        [(e.engine, "yes" if e.available else "no", e.version or "", e.reason or "") for e in engines],
+        [(e.engine, _word(e), e.version or "", e.reason or "") for e in engines],
     )
+
+
+def _word(found: Availability) -> str:
+    if not found.available:
+        return "no"
+    return "yes" if found.runs else "builds only"
 
 
 def doctor(params: ParamsOption = DEFAULT_PARAMS, as_json: JsonOption = False) -> None:

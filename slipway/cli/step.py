@@ -38,7 +38,7 @@ from slipway.reports.summary import is_chosen
 from slipway.reports.tables import tables
 from slipway.steps import bundles
 from slipway.steps.benchmark import Timings, benchmark
-from slipway.steps.build import build, reference_of, refusal
+from slipway.steps.build import build, build_options, reference_of, refusal
 from slipway.steps.candidates import candidates, wanted
 from slipway.steps.convert import convert, open_source
 from slipway.steps.data import CheckedData, check_data
@@ -160,14 +160,18 @@ def reference_command(target: TargetOption, params: ParamsOption = DEFAULT_PARAM
 
 
 @app.command("build")
-def build_command(target: TargetOption, runtime: EngineOption, variant: VariantOption) -> None:
+def build_command(
+    target: TargetOption, runtime: EngineOption, variant: VariantOption, params: ParamsOption = DEFAULT_PARAMS
+) -> None:
     """Build one candidate."""
-    shop, spec = workshop(), CandidateSpec(target=target, variant=variant, engine=runtime)
+    described, shop = check_targets(load_params(params), (target,)), workshop()
+    spec = CandidateSpec(target=target, variant=variant, engine=runtime)
     place = OUT / "quantize" / variant / engine(runtime).form
     file = bundles.load_outcome(place, VariantFile, shop.objects)
     source, data = _load_source(shop), _load_test(shop)
-    proof = (source.signature, reference_of(source, target), data)
-    built = refusal(spec) or definite(build)(shop.objects, spec, file, *proof)
+    options = build_options(spec, described.targets[target], source.signature)
+    reference = reference_of(source, target)
+    built = refusal(spec) or definite(build)(shop.objects, spec, file, options, reference, data)
     _finish(shop, built, "build", target, runtime, variant)
 
 

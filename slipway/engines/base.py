@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from slipway.records import Form, Option, Profile, Record, Signature, TensorSpec
 
@@ -16,20 +17,35 @@ Arrays: TypeAlias = Mapping[str, npt.NDArray[np.generic]]
 
 
 class Availability(Record):
-    """Whether an engine can run here; if not, why, and the extra that brings it."""
+    """Whether an engine is available here; if not, why, and the extra that brings it.
+
+    One that is ``available`` builds here. One that does not also run here (``runs``) builds for other hardware, and
+    ``reason`` says which hardware its files want.
+    """
 
     engine: str
     available: bool
     version: str | None
     reason: str | None
     extra: str | None
+    runs: bool = True
+
+
+class Settings(Record):
+    """An engine's own settings, as ``targets.T.settings.ENGINE`` in params.yaml gives them; here: none."""
 
 
 class BuildOptions(Record):
-    """What a build may depend on beside the exported file: the variant's name and the model's signature."""
+    """What a build may depend on beside the exported file.
+
+    ``batch`` holds the batch sizes that will be asked for most, in the order of their weight; any other must be
+    answered too, if more slowly. ``settings`` are the engine's own, which it validates.
+    """
 
     variant: str
     signature: Signature
+    batch: tuple[int, ...] = (1,)
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class RunOptions(Record):
@@ -73,9 +89,10 @@ class Engine(Protocol):
     form: ClassVar[Form]
     suffix: ClassVar[str]
     refused: ClassVar[Mapping[str, str]]  # variants that this engine never executes, each with the reason
+    settings: ClassVar[type[Settings]]  # what may be set for it alone
 
     def availability(self) -> Availability:
-        """Whether this engine can run here, told without importing the heavy runtime where possible."""
+        """Whether this engine can build and run here, told without importing the heavy runtime where possible."""
         ...
 
     def build(self, source: Path, out: Path, options: BuildOptions) -> dict[str, Option]:
@@ -91,6 +108,7 @@ class Engine(Protocol):
 
         Raises:
             BadInputError: the file is not one of this engine's.
+            UnsupportedError: it runs on other hardware than this host's.
         """
         ...
 

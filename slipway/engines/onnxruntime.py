@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.decisions.precision import count_precisions
-from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions
+from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
 from slipway.engines.checks import bad_file, installed, require_names
 from slipway.engines.onnxruntime_profile import MOST_CALLS, TOOL, file_layers, profiled_layers, read_events, trim
 from slipway.engines.profiling import WARM_UP_CALLS, batch_of
@@ -57,6 +57,7 @@ class OnnxRuntimeEngine:
     form: ClassVar[Form] = Form.ONNX
     suffix: ClassVar[str] = ".onnx"
     refused: ClassVar[Mapping[str, str]] = REFUSED
+    settings: ClassVar[type[Settings]] = Settings
 
     def availability(self) -> Availability:
         """Whether ONNX Runtime is installed."""

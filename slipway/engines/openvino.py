@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.decisions.precision import count_precisions
-from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions
+from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
 from slipway.engines.checks import bad_file, installed, require_names
 from slipway.engines.openvino_profile import TOOL, executed_us, graph_layers, profiled_layers, write_counters
 from slipway.engines.profiling import WARM_UP_CALLS, batch_of
@@ -40,6 +40,7 @@ class OpenVinoEngine:
     form: ClassVar[Form] = Form.ONNX
     suffix: ClassVar[str] = ""
     refused: ClassVar[Mapping[str, str]] = {}
+    settings: ClassVar[type[Settings]] = Settings
 
     def availability(self) -> Availability:
         """Whether OpenVINO is installed."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions
+from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
 from slipway.engines.checks import installed
 from slipway.engines.torch_archive import (
     load_program,
@@ -44,6 +44,7 @@ class TorchEngine:
     form: ClassVar[Form] = Form.PROGRAM
     suffix: ClassVar[str] = ".pt2"
     refused: ClassVar[Mapping[str, str]] = REFUSED
+    settings: ClassVar[type[Settings]] = Settings
 
     def availability(self) -> Availability:
         """Whether PyTorch is installed."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions
+from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
 from slipway.engines.checks import installed
 from slipway.engines.torch_archive import (
     load_script,
@@ -39,6 +39,7 @@ class TorchScriptEngine:
     form: ClassVar[Form] = Form.TORCHSCRIPT
     suffix: ClassVar[str] = ".ts"
     refused: ClassVar[Mapping[str, str]] = REFUSED
+    settings: ClassVar[type[Settings]] = Settings
 
     def availability(self) -> Availability:
         """Whether PyTorch is installed."""

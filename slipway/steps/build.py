@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from slipway.config import TargetParams
 from slipway.engines import engine
 from slipway.engines.base import BuildOptions
 from slipway.errors import UnsupportedError
@@ -15,11 +16,13 @@ def build(
     objects: ObjectStore,
     spec: CandidateSpec,
     file: VariantFile,
-    signature: Signature,
+    options: BuildOptions,
     reference: Built,
     data: DataSource,
 ) -> Built:
     """Build the engine file of ``spec`` from ``file``, and hold it against the reference on a few examples of ``data``.
+
+    A file for other hardware is held against nothing; its notes say so.
 
     Raises:
         UnsupportedError: the engine is not available here, or cannot execute the variant.
@@ -28,17 +31,25 @@ def build(
     runtime = engine(spec.engine)
     with objects.new_dir() as folder:
         out = folder / f"engine{runtime.suffix}"
-        options = runtime.build(
-            objects.path(file.artifact), out, BuildOptions(variant=spec.variant, signature=signature)
-        )
+        chosen = runtime.build(objects.path(file.artifact), out, options)
+        here = runtime.availability()
+        elsewhere = () if here.runs else (f"built here, run nowhere yet: {here.reason}",)
         built = Built(
             spec=spec,
             artifact=objects.put(out),
-            options=options,
-            engine_version=runtime.availability().version or "",
-            notes=file.notes,
+            options=chosen,
+            engine_version=here.version or "",
+            notes=(*file.notes, *elsewhere),
         )
-    return built.model_copy(update={"parity": check_engine(objects, built, file, reference, data, signature)})
+    if not here.runs:
+        return built
+    return built.model_copy(update={"parity": check_engine(objects, built, file, reference, data, options)})
+
+
+def build_options(spec: CandidateSpec, target: TargetParams, signature: Signature) -> BuildOptions:
+    """What the build of ``spec`` depends on beside its file, as the parameters of its target tell it."""
+    settings = target.settings.get(spec.engine, {})
+    return BuildOptions(variant=spec.variant, signature=signature, batch=target.batch, settings=settings)
 
 
 def refusal(spec: CandidateSpec) -> Failure | None:

@@ -9,7 +9,7 @@ from slipway.engines import engine
 from slipway.engines.base import Arrays, BuildOptions, RunOptions, Session
 from slipway.errors import RejectedError
 from slipway.measure.parity import ParityAccumulator, compare_outputs, require_close
-from slipway.records import Built, DataSource, Parity, Signature, VariantFile, Verdict
+from slipway.records import Built, DataSource, Parity, VariantFile, Verdict
 from slipway.steps.edges import answers, answers_to, cases
 from slipway.steps.wrong_operator import in_engine
 from slipway.stores.objects import ObjectStore
@@ -20,12 +20,12 @@ FP32_RTOL, FP32_ATOL = 5e-4, 1e-4
 
 
 def check_engine(
-    objects: ObjectStore, built: Built, file: VariantFile, reference: Built, data: DataSource, signature: Signature
+    objects: ObjectStore, built: Built, file: VariantFile, reference: Built, data: DataSource, options: BuildOptions
 ) -> Parity:
     """Parity of an engine file with the reference on examples of ``data``, at the edges of the dynamic dimensions.
 
     The engine's answers to single examples are also compared with those to a batch of the same. ``file`` is what the
-    engine was built from.
+    engine was built from, with ``options``.
 
     Raises:
         RejectedError: fp32 answers differ by more than rounding, in which case the first operator that differs is
@@ -37,14 +37,13 @@ def check_engine(
         engine(reference.spec.engine).load(objects.path(reference.artifact), RunOptions()) as eager,
         runtime.load(objects.path(built.artifact), RunOptions()) as session,
     ):
-        for case in cases(eager, data, signature):
+        for case in cases(eager, data, options.signature):
             found = answers_to(case, session, str(built.spec))
             try:
                 _require(built, case.reference, found, f"from eager PyTorch at {case.where}")
             except RejectedError as error:
                 if built.spec.variant != "fp32":
                     raise
-                options = BuildOptions(variant=built.spec.variant, signature=signature)
                 told = in_engine(runtime, objects.path(file.artifact), case.inputs, options)
                 raise RejectedError(f"{error}; {told}") from error
             parity.add(case.reference, found)

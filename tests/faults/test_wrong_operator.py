@@ -124,7 +124,8 @@ class Model:
         file = VariantFile(variant="fp32", form=Form.ONNX, artifact=self.exported.artifact)
         spec = CandidateSpec(target="x86", variant="fp32", engine=engine)
         reference = reference_of(self.source, "x86")
-        return build(self.objects, spec, file, self.source.signature, reference, self.data)
+        options = BuildOptions(variant="fp32", signature=self.source.signature)
+        return build(self.objects, spec, file, options, reference, self.data)
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def test_what_a_gate_allows_is_read_when_choosing_and_never_before(limit: str) -
     assert readers(limit) == {"choose"}
 
 
-@pytest.mark.parametrize("setting", ["latency.samples", "targets.x86.streams", "targets.x86.batch"])
+@pytest.mark.parametrize("setting", ["latency.samples", "targets.x86.streams"])
 def test_how_to_time_is_read_where_engines_are_timed(setting: str) -> None:
     assert "benchmark@x86" in readers(setting)
     assert not readers(setting) - {"benchmark@x86", "choose"}

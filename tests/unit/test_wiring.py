@@ -56,7 +56,7 @@ def test_an_engine_that_is_not_installed_is_told_with_its_extra(monkeypatch: pyt
     missing = Availability(engine="openvino", available=False, version=None, reason="no openvino", extra="openvino")
     monkeypatch.setattr(OpenVinoEngine, "availability", lambda _: missing)
 
-    with pytest.raises(UnsupportedError, match=r"cannot run here: no openvino; pip install 'slipway\[openvino\]'$"):
+    with pytest.raises(UnsupportedError, match=r"not available here: no openvino; pip install 'slipway\[openvino\]'$"):
         check_targets(PARAMS)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from slipway.config import QatParams
 from slipway.engines import engine
+from slipway.engines.base import BuildOptions
 from slipway.records import Built, CandidateSpec, DataSource, Exported, Failure, Form, ModelSource, VariantFile
 from slipway.steps.build import build, reference_of, refusal
 from slipway.steps.export import export
@@ -57,7 +58,8 @@ class Journey:
         if refused := refusal(spec):
             return refused
         file, reference = self.smaller(variant, engine(name).form), reference_of(self.source, spec.target)
-        return DEFINITE_BUILD(self.objects, spec, file, self.source.signature, reference, self.test)
+        options = BuildOptions(variant=variant, signature=self.source.signature, batch=(1, 2))
+        return DEFINITE_BUILD(self.objects, spec, file, options, reference, self.test)
 
 
 def begin(architecture: Architecture, folder: Path) -> Journey:

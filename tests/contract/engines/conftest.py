@@ -10,7 +10,7 @@ import pytest
 
 from slipway.engines import engine
 from slipway.engines.base import BuildOptions
-from tests.contract.engines.tiny import TinyModel, residual, two_towers
+from tests.contract.engines.tiny import TinyModel, residual, transformer, two_towers
 
 Build: TypeAlias = Callable[[str, TinyModel, str], Path]
 
@@ -19,12 +19,12 @@ Build: TypeAlias = Callable[[str, TinyModel, str], Path]
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TinyModel]:
     """The tiny models by name."""
     folder = tmp_path_factory.mktemp("models")
-    return {model.name: model for model in (residual(folder), two_towers(folder))}
+    return {model.name: model for model in (residual(folder), two_towers(folder), transformer(folder))}
 
 
 @pytest.fixture(params=["residual", "two-towers"])
 def model(request: pytest.FixtureRequest, models: dict[str, TinyModel]) -> TinyModel:
-    """Each tiny model in turn."""
+    """Each tiny model in turn that has all variants."""
     return models[request.param]
 
 
@@ -38,7 +38,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         out = folder / f"{name}-{model.name}-{variant}{runtime.suffix}"
         if not out.exists():
             source = model.files[runtime.form, variant]
-            runtime.build(source, out, BuildOptions(variant=variant, signature=model.signature))
+            runtime.build(source, out, BuildOptions(variant=variant, signature=model.signature, batch=(1, 8)))
         return out
 
     return built

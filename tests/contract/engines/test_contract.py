@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import timeit
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,20 @@ from tests.contract.engines.tiny import TinyModel
 
 @dataclass(frozen=True)
 class Case:
-    """An engine, the precision its layers run in for each variant, what it refuses, and whether a session can tell."""
+    """An engine, the precision its layers run in for each variant, and what it refuses.
+
+    ``sessions_tell`` and ``profiles`` say whether a session and the runtime's profiler tell that precision; ``runs``,
+    whether its files run on this host. One that ``compiles`` for long is left to `make integration`.
+    """
 
     engine: str
     variants: dict[str, str]
     refused: tuple[str, ...] = ()
     sessions_tell: bool = True
+    profiles: bool = True
+    runs: bool = True
+    same_bytes: bool = True
+    compiles: bool = False
 
 
 CASES = (
@@ -49,11 +58,29 @@ CASES = (
 # Largest difference allowed, relative to the largest output.
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "int8-dynamic": 5e-2, "int8-static": 5e-2}
 
-each_engine = pytest.mark.parametrize("name", [case.engine for case in CASES])
-each_variant = pytest.mark.parametrize(
-    ("name", "variant", "precision"),
-    [(case.engine, variant, precision) for case in CASES for variant, precision in case.variants.items()],
-)
+
+def _marks(case: Case) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.integration] if case.compiles else []
+
+
+def _each(cases: Iterable[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", [pytest.param(case.engine, marks=_marks(case)) for case in cases])
+
+
+def _each_variant(cases: Iterable[Case]) -> pytest.MarkDecorator:
+    rows = [(case, variant, precision) for case in cases for variant, precision in case.variants.items()]
+    params = [
+        pytest.param(case.engine, variant, precision, marks=_marks(case), id=f"{case.engine}-{variant}")
+        for case, variant, precision in rows
+    ]
+    return pytest.mark.parametrize(("name", "variant", "precision"), params)
+
+
+each_engine, each_variant = _each(CASES), _each_variant(CASES)
+RUNNING = [case for case in CASES if case.runs]
+each_running, each_running_variant = _each(RUNNING), _each_variant(RUNNING)
+PROFILED = [case for case in RUNNING if case.profiles]
+each_profiled, each_profiled_variant = _each(PROFILED), _each_variant(PROFILED)
 
 
 def test_the_suite_covers_every_engine() -> None:
@@ -66,12 +93,16 @@ def test_tells_that_it_is_available_and_in_which_version(name: str) -> None:
     assert availability.engine == name
     assert availability.available
     assert availability.version
-    assert availability.reason is None
+    assert (availability.reason is None) is availability.runs is _case(name).runs
 
 
-@each_engine
+@each_running
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_fp32_agrees_with_eager_at_any_batch(name: str, model: TinyModel, build: Build, batch: int) -> None:
+@pytest.mark.parametrize("kind", ["residual", "two-towers", "transformer"])
+def test_fp32_agrees_with_eager_at_any_batch(
+    name: str, kind: str, models: dict[str, TinyModel], build: Build, batch: int
+) -> None:
+    model = models[kind]
     arrays = model.arrays(batch)
     with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
         outputs = session.infer(arrays)
@@ -82,7 +113,7 @@ def test_fp32_agrees_with_eager_at_any_batch(name: str, model: TinyModel, build:
         np.testing.assert_allclose(outputs[output], value, rtol=1e-3, atol=1e-5)
 
 
-@each_engine
+@each_running
 def test_one_session_takes_changing_batches(name: str, model: TinyModel, build: Build) -> None:
     with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
         for batch in (8, 1, 3, 1, 8):
@@ -92,7 +123,7 @@ def test_one_session_takes_changing_batches(name: str, model: TinyModel, build: 
                 np.testing.assert_allclose(outputs[output], value, rtol=1e-3, atol=1e-5)
 
 
-@each_variant
+@each_running_variant
 def test_variant_stays_near_eager_and_tells_its_precision(
     name: str, variant: str, precision: str, model: TinyModel, build: Build
 ) -> None:
@@ -109,7 +140,7 @@ def test_variant_stays_near_eager_and_tells_its_precision(
         assert executed == {}
 
 
-@each_variant
+@each_profiled_variant
 def test_profile_tells_every_layer_that_multiplies_in_the_precision_it_ran_in(
     name: str, variant: str, precision: str, model: TinyModel, build: Build, tmp_path: Path
 ) -> None:
@@ -122,7 +153,7 @@ def test_profile_tells_every_layer_that_multiplies_in_the_precision_it_ran_in(
         assert session.executed_precision() in ({}, counted)
 
 
-@each_engine
+@each_profiled
 def test_profile_is_of_the_calls_asked_for_and_has_plausible_times(
     name: str, models: dict[str, TinyModel], build: Build, tmp_path: Path
 ) -> None:
@@ -141,7 +172,7 @@ def test_profile_is_of_the_calls_asked_for_and_has_plausible_times(
     assert len(set(names)) == len(names)
 
 
-@each_engine
+@each_profiled
 def test_trace_of_a_profile_is_a_chrome_trace_of_a_few_calls(
     name: str, models: dict[str, TinyModel], build: Build, tmp_path: Path
 ) -> None:
@@ -155,7 +186,7 @@ def test_trace_of_a_profile_is_a_chrome_trace_of_a_few_calls(
     assert trace.stat().st_size < 500_000
 
 
-@each_engine
+@each_profiled
 def test_profiling_prints_nothing(
     name: str, models: dict[str, TinyModel], build: Build, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +196,7 @@ def test_profiling_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-@each_engine
+@each_profiled
 def test_damaged_file_is_not_profiled(name: str, model: TinyModel, tmp_path: Path) -> None:
     path = tmp_path / "damaged"
     path.write_bytes(b"junk" * 100)
@@ -179,7 +210,7 @@ def test_refused_variant_comes_with_its_reason(name: str, variant: str, model: T
         engine(name).build(tmp_path, tmp_path / "out", BuildOptions(variant=variant, signature=model.signature))
 
 
-@each_variant
+@_each_variant(case for case in CASES if case.same_bytes)
 def test_same_source_gives_the_same_bytes(
     name: str, variant: str, precision: str, model: TinyModel, build: Build, tmp_path: Path
 ) -> None:
@@ -198,14 +229,14 @@ def test_variants_differ_in_bytes(name: str, models: dict[str, TinyModel], build
     assert all(one != other for i, one in enumerate(files) for other in files[:i])
 
 
-@each_engine
+@each_running
 def test_the_file_knows_the_signature(name: str, model: TinyModel, build: Build) -> None:
     with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
         assert session.inputs == model.signature.inputs
         assert session.outputs == model.signature.outputs
 
 
-@each_engine
+@each_running
 def test_answers_outlive_the_next_call(name: str, model: TinyModel, build: Build) -> None:
     with engine(name).load(build(name, model, "fp32"), RunOptions()) as session:
         first = session.infer(model.arrays(3, seed=1))
@@ -215,7 +246,7 @@ def test_answers_outlive_the_next_call(name: str, model: TinyModel, build: Build
         np.testing.assert_array_equal(first[output], value)
 
 
-@each_engine
+@each_running
 def test_takes_read_only_arrays(name: str, model: TinyModel, build: Build) -> None:
     """Arrays decoded from a request's body are read-only."""
     arrays = model.arrays(3)
@@ -225,7 +256,7 @@ def test_takes_read_only_arrays(name: str, model: TinyModel, build: Build) -> No
         assert session.infer(arrays).keys() == {spec.name for spec in model.signature.outputs}
 
 
-@each_engine
+@each_running
 @pytest.mark.parametrize("flaw", ["missing", "unknown", "dtype", "rank", "size"])
 def test_wrong_inputs_are_refused_naming_the_expected(name: str, flaw: str, model: TinyModel, build: Build) -> None:
     arrays = model.arrays(2)
@@ -244,7 +275,18 @@ def test_wrong_inputs_are_refused_naming_the_expected(name: str, flaw: str, mode
     assert "\n" not in str(caught.value)
 
 
-@each_engine
+@_each(case for case in CASES if not case.runs)
+def test_a_file_for_other_hardware_is_not_run_here_and_says_what_it_wants(
+    name: str, models: dict[str, TinyModel], build: Build
+) -> None:
+    availability = engine(name).availability()
+    assert (availability.available, availability.runs) == (True, False)
+    assert availability.reason
+    with pytest.raises(UnsupportedError, match=rf"^engine {name} cannot run here: .{{20}}"):
+        engine(name).load(build(name, models["residual"], "fp32"), RunOptions())
+
+
+@each_running
 @pytest.mark.parametrize("flaw", ["missing", "empty", "truncated", "junk"])
 def test_damaged_file_is_refused_in_one_line(
     name: str, flaw: str, models: dict[str, TinyModel], build: Build, tmp_path: Path
@@ -263,8 +305,12 @@ def test_damaged_file_is_refused_in_one_line(
 
 @pytest.mark.parametrize(
     ("name", "other"),
-    # eager PyTorch runs TorchScript as well, on purpose
-    [pair for pair in itertools.permutations(ENGINES, 2) if pair != ("torch", "torchscript")],
+    [
+        pytest.param(one.engine, other.engine, marks=_marks(one) or _marks(other))
+        for one, other in itertools.permutations(CASES, 2)
+        # eager PyTorch runs TorchScript as well, on purpose
+        if one.runs and (one.engine, other.engine) != ("torch", "torchscript")
+    ],
 )
 def test_file_of_another_engine_is_refused(name: str, other: str, models: dict[str, TinyModel], build: Build) -> None:
     with pytest.raises(BadInputError, match=rf"^engine {name} wants "):
@@ -279,7 +325,7 @@ def test_source_of_another_kind_is_refused(name: str, model: TinyModel, tmp_path
         engine(name).build(source, tmp_path / "out", BuildOptions(variant="fp32", signature=model.signature))
 
 
-@each_engine
+@each_running
 def test_a_fresh_process_answers_the_same_quietly_on_the_threads_asked_for(
     name: str, models: dict[str, TinyModel], build: Build, tmp_path: Path
 ) -> None:

@@ -67,6 +67,24 @@ class TwoTowers(nn.Module):
         return self.head(joined), joined.sum(1)
 
 
+class Encoder(nn.Module):
+    """One transformer block: self-attention of two heads and a two-layer net, each after a layer norm, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.projection, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.net = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Embedded tokens [N, 6, 16] to logits [N, 4]."""
+        heads = self.projection(self.first(input)).unflatten(-1, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(*heads.unbind(0))
+        tokens = input + self.out(attended.transpose(1, 2).flatten(2))
+        return self.head((tokens + self.net(self.second(tokens))).mean(1))
+
+
 class InBfloat16(nn.Module):
     """A model computing in bfloat16, with fp32 inputs and outputs."""
 
@@ -96,6 +114,13 @@ def two_towers(folder: Path) -> TinyModel:
     torch.manual_seed(0)
     signature = Signature(inputs=(_spec("left", 8), _spec("right", 4)), outputs=(_spec("scores", 3), _spec("total")))
     return _export("two-towers", TwoTowers().eval(), signature, folder)
+
+
+def transformer(folder: Path) -> TinyModel:
+    """The encoder block, in fp32 alone."""
+    torch.manual_seed(0)
+    signature = Signature(inputs=(_spec("tokens", 6, 16),), outputs=(_spec("logits", 4),))
+    return _export("transformer", Encoder().eval(), signature, folder)
 
 
 def _spec(name: str, *shape: int) -> TensorSpec:

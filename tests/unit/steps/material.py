@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from slipway.config import QatParams
+from slipway.engines.base import BuildOptions
 from slipway.exports.program import export_program
 from slipway.records import (
     Built,
@@ -68,7 +69,8 @@ class Material:
 
     def build(self, spec: CandidateSpec, file: VariantFile) -> Built:
         """An engine file, built anew."""
-        return build(self.objects, spec, file, self.source.signature, self.reference, self.data)
+        options = BuildOptions(variant=spec.variant, signature=self.source.signature)
+        return build(self.objects, spec, file, options, self.reference, self.data)
 
     @functools.cached_property
     def reference(self) -> Built:

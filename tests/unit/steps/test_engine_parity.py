@@ -19,11 +19,12 @@ def checked(material: Material, variant: str, name: str, form: Form) -> Parity:
     """Parity of an engine file that nothing has looked at yet."""
     objects, signature, file = material.objects, material.source.signature, material.variant(variant, form)
     spec = CandidateSpec(target="x86", variant=variant, engine=name)
+    options = BuildOptions(variant=variant, signature=signature)
     with objects.new_dir() as folder:
         out = folder / f"engine{engine(name).suffix}"
-        engine(name).build(objects.path(file.artifact), out, BuildOptions(variant=variant, signature=signature))
+        engine(name).build(objects.path(file.artifact), out, options)
         built = Built(spec=spec, artifact=objects.put(out), options={}, engine_version="")
-    return check_engine(objects, built, file, material.reference, material.data, signature)
+    return check_engine(objects, built, file, material.reference, material.data, options)
 
 
 @pytest.mark.parametrize(
