@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 INTERPOLATION = re.compile(r"\$\{([^}]+)\}")
-NOT_STAGES = {"convert"}
+NOT_STAGES = {"convert", "publish"}
 BUILT_IN_TEMPLATES = {"confusion"}
 
 

@@ -1,0 +1,63 @@
+"""How TorchServe runs a registered engine: the handler inside the archive that ``slipway step publish`` writes.
+
+TorchServe's Python has to have Slipway with the engine's extra. A request is the JSON of the Open Inference Protocol.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from slipway.engines import engine
+from slipway.engines.base import RunOptions
+from slipway.errors import BadInputError, TamperedError
+from slipway.records import Evidence
+from slipway.serving.inference_json import read_request, write_response
+from slipway.stores.objects import digest_of
+
+EVIDENCE = "evidence.json"
+BAD_REQUEST = 400
+
+
+class EngineHandler:
+    """One engine file behind TorchServe's ``handle``; TorchServe asks each of its workers for one request at a time."""
+
+    def initialize(self, context: Any) -> None:
+        """Open the engine with the threads that were found best for it.
+
+        Raises:
+            TamperedError: the file's sha256 is not the one in its evidence.
+        """
+        folder = Path(context.system_properties["model_dir"])
+        evidence = Evidence.model_validate_json((folder / EVIDENCE).read_text(encoding="utf-8"))
+        (path,) = (folder / "served").iterdir()
+        if digest_of(path) != evidence.digest:
+            raise TamperedError(f"{path} is not the engine file of its evidence; publish the model again")
+        model = context.manifest["model"]
+        self._name, self._version = model["modelName"], model["modelVersion"]
+        threads = int(evidence.options.get("threads", 1))
+        self._session = engine(evidence.spec.engine).load(path, RunOptions(threads=threads))
+
+    def handle(self, requests: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
+        """An answer to each request.
+
+        Raises:
+            PredictionException: TorchServe's own, which it answers with status 400: the request is not one that the
+                engine takes.
+        """
+        from ts.utils.util import PredictionException
+
+        try:
+            return [self._answer(request.get("body") or request.get("data")) for request in requests]
+        except BadInputError as error:
+            raise PredictionException(str(error), BAD_REQUEST) from error
+
+    def _answer(self, body: object) -> dict[str, Any]:
+        if isinstance(body, bytes | bytearray):
+            try:
+                body = json.loads(body)
+            except ValueError as error:
+                raise BadInputError(f"the request's body is not JSON: {error}") from error
+        arrays = read_request(body, self._session.inputs)
+        return write_response(self._name, self._version, self._session.infer(arrays))

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slipway.errors import BadInputError
+from slipway.records import TensorSpec
+from slipway.serving.inference_json import DATATYPES, read_request, write_response
+
+INPUTS = (TensorSpec(name="image", dtype="float32", shape=(-1, 2)), TensorSpec(name="ids", dtype="int64", shape=(-1,)))
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    """A request with one tensor, changed as asked."""
+    return {"inputs": [{"name": "image", "shape": [2, 2], "datatype": "FP32", "data": [[1, 2], [3, 4.5]]} | changes]}
+
+
+@pytest.mark.parametrize("data", [[[1, 2], [3, 4.5]], [1, 2, 3, 4.5]])
+def test_data_come_nested_or_flat(data: list[object]) -> None:
+    (array,) = read_request(request(data=data), INPUTS).values()
+
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, np.array([[1, 2], [3, 4.5]]))
+
+
+@pytest.mark.parametrize(("dtype", "datatype"), DATATYPES.items())
+def test_every_datatype_survives_the_way_there_and_back(dtype: str, datatype: str) -> None:
+    sent = np.array([[0, 1], [1, 0]], dtype)
+    answer = json.loads(json.dumps(write_response("m", "1", {"y": sent})))
+
+    assert (answer["model_name"], answer["model_version"]) == ("m", "1")
+    (output,) = answer["outputs"]
+    assert output["datatype"] == datatype
+    (received,) = read_request({"inputs": [output]}, INPUTS).values()
+    assert received.dtype == sent.dtype
+    np.testing.assert_array_equal(received, sent)
+
+
+def test_an_empty_batch_is_an_array_too() -> None:
+    assert read_request(request(shape=[0, 2], data=[]), INPUTS)["image"].shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, [], "text", {}, {"inputs": None}, {"inputs": {}}, {"inputs": ["image"]}, {"inputs": [None]}]
+)
+def test_what_is_no_request_is_told_what_one_is(wrong: object) -> None:
+    with pytest.raises(BadInputError, match=r"takes image FP32\[-1, 2\], ids INT64\[-1\]$"):
+        read_request(wrong, INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"datatype": "FP8"}, "input 'image' has datatype 'FP8'"),
+        ({"datatype": None}, "has datatype None"),
+        ({"shape": "2x2"}, "has shape '2x2'"),
+        ({"shape": [-1, 2]}, r"has shape \[-1, 2\]"),
+        ({"shape": [3, 2]}, "cannot reshape array of size 4"),
+        ({"data": ["a", "b", "c", "d"]}, "cannot take <U1 as float32"),
+        ({"data": [[1, 2], [3]]}, "inhomogeneous"),
+        ({"data": None}, "does not hold float32"),
+        ({"datatype": "INT8", "data": [1, 2, 3, 400]}, "a value is beyond int8"),
+        ({"datatype": "INT8", "data": [1, 2, 3, 4.5]}, "cannot take float64 as int8"),
+        ({"datatype": "UINT8", "data": [1, 2, 3, -1]}, "a value is beyond uint8"),
+    ],
+)
+def test_a_tensor_that_does_not_hold_what_it_says_is_refused_in_one_line(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BadInputError, match=reason) as caught:
+        read_request(request(**changes), INPUTS)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("this engine takes image FP32[-1, 2], ids INT64[-1]")
