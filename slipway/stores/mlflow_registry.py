@@ -30,6 +30,7 @@ from slipway.stores.registry import (
     RegisteredEngine,
     decision_tags,
     evidence_sha256,
+    sha256_of,
     version_tags,
 )
 
@@ -119,9 +120,12 @@ class MlflowRegistry:
         found = self._version(name, version)
         if EVIDENCE_TAG not in found.tags:
             raise BadInputError(f"models:/{name}/{version} was not registered by Slipway: it carries no evidence")
-        evidence = mlflow_releases.read_record(self._connection, f"{self._location(found)}/evidence.json", Evidence)
-        if evidence_sha256(evidence) != found.tags[EVIDENCE_TAG]:
+        uri = f"{self._location(found)}/evidence.json"
+        text = self._connection.read(uri)
+        # The bytes as they were written, not the record: a later Slipway's has fields that these lack.
+        if sha256_of(text) != found.tags[EVIDENCE_TAG]:
             raise TamperedError(f"the evidence of models:/{name}/{version} was changed; release the model again")
+        evidence = mlflow_releases.parsed_record(text, uri, Evidence)
         return RegisteredEngine(
             name=name,
             version=str(found.version),

@@ -116,8 +116,17 @@ def read_record(connection: Connection, uri: str, kind: type[T]) -> T:
     Raises:
         InfrastructureError: another version of Slipway wrote it, and this one cannot read it.
     """
+    return parsed_record(connection.read(uri), uri, kind)
+
+
+def parsed_record(text: str, uri: str, kind: type[T]) -> T:
+    """The record that was read from the artifact file ``uri``.
+
+    Raises:
+        InfrastructureError: another version of Slipway wrote it, and this one cannot read it.
+    """
     try:
-        return kind.model_validate_json(connection.read(uri))
+        return kind.model_validate_json(text)
     except ValidationError as error:
         raise InfrastructureError(
             f"{uri} cannot be read by Slipway {slipway.__version__}; release the model again"

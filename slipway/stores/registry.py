@@ -198,12 +198,17 @@ def canonical_json(record: Record) -> str:
 
 def evidence_sha256(evidence: Evidence) -> str:
     """The sha256 of the evidence's canonical JSON."""
-    return hashlib.sha256(canonical_json(evidence).encode()).hexdigest()
+    return sha256_of(canonical_json(evidence))
+
+
+def sha256_of(text: str) -> str:
+    """The sha256 of a text as it is written to a file."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def release_key(release: Release) -> str:
     """The sha256 of everything in the release: equal for, and only for, the same outcome."""
-    return hashlib.sha256(canonical_json(release).encode()).hexdigest()
+    return sha256_of(canonical_json(release))
 
 
 def version_tags(evidence: Evidence) -> dict[str, str]:
@@ -235,6 +240,19 @@ def parse_model_uri(uri: str) -> tuple[str, str | None, str | None]:
     if match is None:
         raise BadInputError(f"model URI {uri!r} is malformed; give models:/NAME/VERSION or models:/NAME@ALIAS")
     return match[1], match[2], match[3]
+
+
+def version_with(registry: Registry, name: str, alias: str) -> str:
+    """The version of the registered model ``name`` that bears ``alias``.
+
+    Raises:
+        BadInputError: none does, or there is no such model; the aliases that there are are told.
+    """
+    aliases = registry.aliases(name)
+    if alias not in aliases:
+        known = ", ".join(f"{one} (version {version})" for one, version in aliases.items()) or "none"
+        raise BadInputError(f"{name} has no {alias}; aliases: {known}")
+    return aliases[alias]
 
 
 def check_digest_prefix(prefix: str) -> None:

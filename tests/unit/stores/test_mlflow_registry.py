@@ -23,7 +23,7 @@ from slipway.stores.mlflow_connection import Connection, at_border, embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.mlflow_releases import KIND_TAG, MODEL_TAG, OWNER_TAG, _metrics
 from slipway.stores.objects import digest_of
-from slipway.stores.registry import RecordedRelease, evidence_sha256
+from slipway.stores.registry import EVIDENCE_TAG, RecordedRelease, evidence_sha256, sha256_of
 from tests.contract.stores.conftest import PYFUNC_CODE
 from tests.fakes.evidence import DATA_MD5, TIMING, evidence, release
 
@@ -186,6 +186,22 @@ def test_changed_evidence_is_caught(registry: MlflowRegistry, mlflow_root: Path,
 
     with pytest.raises(TamperedError, match=r"evidence of models:/changed-evidence\.x86/1 was changed"):
         registry.version("changed-evidence.x86", "1")
+
+
+def test_evidence_of_an_earlier_slipway_that_lacks_a_field_is_read(
+    registry: MlflowRegistry, client: MlflowClient, mlflow_root: Path, tmp_path: Path
+) -> None:
+    recorded, found = _record(registry, tmp_path, "earlier")
+    registry.register("earlier.x86", recorded, found)
+    (stored,) = (mlflow_root / "mlartifacts" / "models" / recorded.model_ids[evidence_sha256(found)]).rglob(
+        "evidence.json"
+    )
+    earlier = stored.read_text(encoding="utf-8").replace('"notes":[],', "")
+    stored.write_text(earlier, encoding="utf-8")
+    client.set_model_version_tag("earlier.x86", "1", EVIDENCE_TAG, sha256_of(earlier))
+
+    assert "notes" not in earlier
+    assert registry.version("earlier.x86", "1").evidence == found
 
 
 def test_an_error_leaves_no_run_open(
