@@ -63,7 +63,8 @@ check: $(INSTALLED) ## lint, format, types and the direction of imports
 	$(BIN)/lint-imports
 
 integration: $(INSTALLED) ## tests that start real servers and processes
-	$(BIN)/pytest -m "integration and not gpu"
+	$(BIN)/pytest -m "integration and not gpu" --ignore tests/contract
+	$(BIN)/pytest -m "integration and not gpu" --numprocesses 2 --dist loadfile tests/contract
 
 bench: $(INSTALLED) ## the scripts behind the README's figures
 	@for script in $(sort $(wildcard benchmarks/*.py)); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done

@@ -1,36 +1,82 @@
 """Release the example CNN, transformer and LSTM, and write into README.md what each variant keeps, weighs and gains.
 
-Run it on an idle machine: ``.venv/bin/python benchmarks/variants.py``. It takes about a quarter of an hour.
+Run it on an idle machine: ``.venv/bin/python benchmarks/variants.py``. It takes about half an hour, most of it for
+int8-qat, int8-mixed and the timing.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from examples import README, line, machine, release, write
+import yaml
+from examples import README, ROOT, VERDICTS, line, machine, write
+
+from slipway.examples import example as example_of
+from slipway.measure.hardware import describe
+from slipway.variants import VARIANTS
 
 NETWORKS = {
     "cifar10": "CNN (ResNet-56, CIFAR-10)",
     "fashion": "transformer (Fashion-MNIST)",
     "ecg5000": "LSTM (ECG5000)",
 }
-HEADINGS = ("network", "variant", "top-1", "drop ≤", "size MB", "speed-up", "fastest on", "executed", "verdict")
+COMPUTES_IN_FP16 = "avx512_fp16" in describe({}).isa
+HEADINGS = (
+    *("network", "variant", "top-1", "drop ≤", "size MB", "size ratio", "speed-up", "fastest on", "executed"),
+    "verdict",
+)
+
+
+def release(example: str) -> dict[str, Any]:
+    """What a release of ``example`` with every variant comes to, measured anew; as `slipway release --json` tells it.
+
+    int8-qat is left out where the example has no training data, and fp16 where the CPU does not compute in it:
+    PyTorch's convolution then takes thirty times as long as in fp32, and a test set an hour.
+    """
+    model = _slipway("demo", example, "--prepare-only", "--json")["model"]
+    params = yaml.safe_load((ROOT / example_of(example).params).read_text(encoding="utf-8"))
+    learns = "training" in params["data"]
+    params["variants"] = [
+        kind.name
+        for kind in VARIANTS.values()
+        if (learns or not kind.needs_training) and (kind.name != "fp16" or COMPUTES_IN_FP16)
+    ]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "params.yaml")
+        path.write_text(yaml.safe_dump(params), encoding="utf-8")
+        return _slipway("release", model, "--params", str(path), "--json", "--fresh")
+
+
+def _slipway(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "slipway.cli", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False)
+    if done.returncode not in VERDICTS:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def rows(network: str, target: dict[str, Any]) -> Iterable[tuple[str, ...]]:
     """The reference, then each variant on the engine where it is fastest among those that pass, if any passes."""
-    yield network, "reference", f"{target['reference']['value']:.4f}", "", "", "1", "eager fp32", "", ""
+    yield network, "reference", f"{target['reference']['value']:.4f}", "", "", "", "1", "eager fp32", "", ""
+    fp32_bytes = {one["engine"]: one["size_bytes"] for one in target["candidates"] if one["variant"] == "fp32"}
     for variant in dict.fromkeys(candidate["variant"] for candidate in target["candidates"]):
         of_it = [candidate for candidate in target["candidates"] if candidate["variant"] == variant]
-        yield _row(network, max(of_it, key=_merit))
+        best = max(of_it, key=_merit)
+        yield _row(network, best, fp32_bytes.get(best["engine"]))
 
 
 def _merit(candidate: dict[str, Any]) -> tuple[bool, float, bool]:
     return candidate["verdict"] == "PASS", candidate["speedup"] or 0.0, candidate["accuracy"] is not None
 
 
-def _row(network: str, candidate: dict[str, Any]) -> tuple[str, ...]:
+def _row(network: str, candidate: dict[str, Any], fp32_bytes: int | None) -> tuple[str, ...]:
     accuracy, size_bytes, speedup = (candidate[key] for key in ("accuracy", "size_bytes", "speedup"))
     return (
         network,
@@ -38,6 +84,7 @@ def _row(network: str, candidate: dict[str, Any]) -> tuple[str, ...]:
         f"{accuracy['value']:.4f}" if accuracy else "-",
         f"{accuracy['drop_upper']:+.4f}" if accuracy else "-",
         f"{size_bytes / 1e6:.2f}" if size_bytes else "-",
+        f"{size_bytes / fp32_bytes:.2f}" if size_bytes and fp32_bytes else "-",
         f"{speedup:.2f}x" if speedup else "-",
         candidate["engine"],
         ", ".join(f"{count} {name}" for name, count in candidate["executed_precision"].items()) or "not told",
@@ -52,7 +99,10 @@ def main() -> None:
         for target in release(example)["targets"].values():
             lines += [line(row) for row in rows(network, target)]
             machines.append(machine(target["hardware"]))
-    lines += ["", f"Measured on {'; '.join(dict.fromkeys(machines))}, batch 1, against eager fp32 PyTorch.", ""]
+    measured = f"Measured on {'; '.join(dict.fromkeys(machines))}, batch 1, against eager fp32 PyTorch."
+    ratio = "The size ratio is that to the same engine's fp32 file."
+    without = "" if COMPUTES_IN_FP16 else " This CPU does not compute in float16: fp16 is left out."
+    lines += ["", f"{measured} {ratio}{without}", ""]
     write(README, "variants", "benchmarks/variants.py", "\n".join(lines))
 
 

@@ -9,16 +9,25 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from slipway.config import CalibrationParams, Params
-from slipway.engines import engine
-from slipway.records import Built, CandidateSpec, Failure, Form, Predictions, Validated
+from slipway.errors import UnsupportedError
+from slipway.records import (
+    Built,
+    CandidateSpec,
+    Failure,
+    Form,
+    Predictions,
+    Validated,
+    VariantFile,
+)
 from slipway.steps.budget import Budget
 from slipway.steps.build import build_options, reference_of, refusal
-from slipway.steps.candidates import candidates, wanted
+from slipway.steps.candidates import candidates
 from slipway.steps.judge import Context
 from slipway.steps.outcomes import failure
 from slipway.steps.progress import Event, tell
 from slipway.stores.objects import DamagedObjectError, MissingObjectError, ObjectStore
 from slipway.variants import variant as variant_kind
+from slipway.wiring import form_of, wanted_forms
 from tasks.build import build
 from tasks.export import export
 from tasks.quantize import quantize
@@ -26,7 +35,31 @@ from tasks.reference import evaluate_reference
 from tasks.validate import GivenUpError, validate
 
 Steps = tuple[tuple[str, PrefectFuture[Any]], ...]
-Made = Mapping[tuple[str, Form], Steps]
+
+
+@dataclass(frozen=True)
+class Supply:
+    """A variant in one form: its file, in the making or made elsewhere, and the steps here that make it, in order."""
+
+    file: Any  # PrefectFuture[VariantFile | Failure], VariantFile or Failure: a task takes each alike
+    steps: Steps = ()
+
+    def wait(self) -> VariantFile | Failure:
+        """The file, or why there is none.
+
+        Raises:
+            MissingObjectError, DamagedObjectError: the object store lost what a cached result names.
+        """
+        made: Any = self.file
+        for step, future in self.steps:
+            future.wait()
+            made = _result(step, future)
+            if isinstance(made, Failure):
+                break
+        return made  # type: ignore[no-any-return]  # it comes out of a future
+
+
+Supplies = Mapping[tuple[str, Form], Supply]
 
 
 @dataclass(frozen=True)
@@ -66,21 +99,15 @@ class Lanes:
     lanes: tuple[Lane, ...]
 
 
-def start(params: Params, objects: ObjectStore, context: Context, budget: Budget | None) -> list[Lanes]:
-    """Submit every step of every candidate; exports and variants are shared by all engines that build from them."""
-    specs = {name: candidates(params, name) for name in params.targets}
-    made = _start_variants(params, objects, context, [spec for found in specs.values() for spec in found], budget)
-    return [_start_target(params, objects, context, name, specs[name], made, budget) for name in params.targets]
-
-
-def _start_variants(
-    params: Params, objects: ObjectStore, context: Context, specs: Iterable[CandidateSpec], budget: Budget | None
-) -> Made:
-    pairs = sorted(wanted(specs))
+def start_variants(
+    params: Params, targets: Iterable[str], objects: ObjectStore, context: Context, budget: Budget | None
+) -> Supplies:
+    """Submit what the candidates of ``targets`` are built from; all engines that build from a form share it."""
+    pairs = wanted_forms(spec for name in targets for spec in candidates(params, name))
     exported = {
         form: export.submit(objects, context.model, form, context.data) for form in sorted({form for _, form in pairs})
     }
-    made = {}
+    supplies = {}
     for variant, form in pairs:
         # What a variant does not read is no part of its key: other calibration data leave it as it is.
         kind = variant_kind(variant)
@@ -89,35 +116,38 @@ def _start_variants(
         ranges = params.calibration if calibrated else CalibrationParams()
         training = (context.training, params.qat) if kind.needs_training else (None, None)
         file = quantize.submit(objects, context.model, form, exported[form], variant, *data, ranges, *training, budget)
-        made[variant, form] = (("export", exported[form]), ("quantize", file))
-    return made
+        supplies[variant, form] = Supply(file, (("export", exported[form]), ("quantize", file)))
+    return supplies
 
 
-def _start_target(
-    params: Params,
-    objects: ObjectStore,
-    context: Context,
-    name: str,
-    specs: Iterable[CandidateSpec],
-    made: Made,
-    budget: Budget | None,
+def start_target(
+    params: Params, name: str, objects: ObjectStore, context: Context, supplies: Supplies, budget: Budget | None
 ) -> Lanes:
+    """Submit every step of every candidate of one target on this host."""
     reference, threads = reference_of(context.model, name), min(params.targets[name].threads)
     accuracy = params.accuracy.measured()
     predictions = evaluate_reference.submit(objects, reference, context.data, accuracy, threads)
     lanes = []
-    for spec in specs:
-        if refused := refusal(spec):
+    for spec in candidates(params, name):
+        if refused := _refusal(spec):
             tell(Event(str(spec), refused.step, refused.decision.verdict, refused.decision.reasons[0]))
             lanes.append(Lane(spec, (), refused))
             continue
-        steps = made[spec.variant, engine(spec.engine).form]
+        supply = supplies[spec.variant, form_of(spec.engine)]
         options = build_options(spec, params.targets[name], context.model.signature)
-        built = build.submit(objects, spec, steps[-1][1], options, reference, context.data, budget)
+        built = build.submit(objects, spec, supply.file, options, reference, context.data, budget)
         proof = (context.data, predictions, accuracy, threads)
         validated = validate.submit(objects, spec, built, *proof, params.accuracy.max_drop, budget)
-        lanes.append(Lane(spec, (*steps, ("build", built), ("validate", validated))))
+        lanes.append(Lane(spec, (*supply.steps, ("build", built), ("validate", validated))))
     return Lanes(name, reference, predictions, tuple(lanes))
+
+
+def _refusal(spec: CandidateSpec) -> Failure | None:
+    """That the engine of ``spec`` refuses its variant, or is not available on this host."""
+    try:
+        return refusal(spec)
+    except UnsupportedError as error:
+        return failure("build", error)
 
 
 def _result(step: str, future: PrefectFuture[Any]) -> Any:

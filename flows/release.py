@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
-from typing import Any
 
 from filelock import FileLock, Timeout
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
-from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.artifacts import create_markdown_artifact
 
-from flows.lanes import Lanes, start
+from flows.elsewhere import out_of_reach, start_elsewhere
+from flows.lanes import start_target, start_variants
+from flows.targets import RUNNER, conclude_target, follow, healed
 from slipway.config import Params
 from slipway.errors import BadInputError
-from slipway.records import Artifact, Built, ReleaseResult, TargetOutcome, Validated
+from slipway.records import ReleaseResult
 from slipway.reports.summary import markdown
-from slipway.steps.budget import Budget, is_worth_timing, time_limit
-from slipway.steps.judge import Context, conclude, judge, release_of
-from slipway.steps.progress import Event, tell
-from slipway.stores.objects import DamagedObjectError, MissingObjectError
+from slipway.steps.budget import Budget
+from slipway.steps.judge import Context, release_of
 from slipway.stores.registry import ModelVersionRef
 from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, training_data, workshop
-from tasks.benchmark import UnsettledError, benchmark, find_champion
 from tasks.data import check_data
 from tasks.fetch import fetch
 from tasks.promote import promote
 from tasks.register import register
 from tasks.report import report
-
-# Any: prefect's own type parameter is invariant.
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)))
 
 
 @flow(name="release", flow_run_name="release {params.model}", task_runner=RUNNER)
@@ -50,26 +41,23 @@ def release(params: Params, targets: tuple[str, ...] = (), budget_seconds: float
     version = shop.registry.resolve(params.model)
     try:
         with FileLock(shop.state / f"release-{version.name}.lock", timeout=0):
-            return _healed_release(params, shop, version, budget)
+            return healed(lambda: _release(params, shop, version, budget))
     except Timeout:
         raise BadInputError(f"another release of {version.name} is running in this project; wait for it") from None
 
 
-def _healed_release(params: Params, shop: Workshop, version: ModelVersionRef, budget: Budget | None) -> ReleaseResult:
-    try:
-        return _release(params, shop, version, budget)
-    except (MissingObjectError, DamagedObjectError) as error:
-        # The cache remembers results whose bytes are gone; only the steps that made them can bring them back.
-        tell(Event("release", "start", "again", f"every step, because {error}"))
-        with temporary_settings({PREFECT_TASKS_REFRESH_CACHE: True}):
-            return _release(params, shop, version, budget)
-
-
 def _release(params: Params, shop: Workshop, version: ModelVersionRef, budget: Budget | None) -> ReleaseResult:
     context = _prepare(params, shop, version)
-    prepared = start(params, shop.objects, context, budget)
-    _follow(prepared, context)
-    outcomes = [_conclude(params, shop, context, lanes, budget) for lanes in prepared]
+    skipped = out_of_reach(params)
+    supplies = start_variants(params, params.targets.keys() - skipped, shop.objects, context, budget)
+    with start_elsewhere(params, shop, context, supplies, budget, skipped) as elsewhere:
+        here = [name for name, target in params.targets.items() if target.work_pool is None]
+        prepared = [start_target(params, name, shop.objects, context, supplies, budget) for name in here]
+        follow(prepared, context)
+        concluded = {lanes.target: conclude_target(params, shop, context, lanes, budget) for lanes in prepared}
+        for name in params.targets.keys() - concluded:
+            concluded[name] = elsewhere.conclude(params, context, name)
+    outcomes = [concluded[name] for name in params.targets]
     done = release_of(context, params.accuracy.metric, [outcome for outcome, _ in outcomes])
     create_markdown_artifact(markdown(done), key="release-report", description=f"Release of {context.model.uri}")
     engines = tuple(artifact for _, artifacts in outcomes for artifact in artifacts)
@@ -92,46 +80,3 @@ def _prepare(params: Params, shop: Workshop, version: ModelVersionRef) -> Contex
         code_revision=code_revision(shop.root),
         hardware=host_hardware(),
     )
-
-
-def _follow(prepared: Sequence[Lanes], context: Context) -> None:
-    """Wait until every candidate is validated: a build beside a benchmark would be measured too.
-
-    Raises:
-        SlipwayError: a reference could not be evaluated, and without it no candidate can be judged.
-    """
-    lanes = [lane for one in prepared for lane in one.lanes]
-    description = f"Candidates of {context.model.uri}"
-    artifact: Any = create_progress_artifact(0.0, key="release-progress", description=description)
-    for done, lane in enumerate(lanes, start=1):
-        lane.wait()
-        update_progress_artifact(artifact, 100 * done / len(lanes))
-    for one in prepared:
-        one.predictions.result()
-
-
-def _conclude(
-    params: Params, shop: Workshop, context: Context, lanes: Lanes, budget: Budget | None
-) -> tuple[TargetOutcome, list[Artifact]]:
-    name, target = lanes.target, params.targets[lanes.target]
-    predictions = lanes.predictions.result()
-    outcomes = [(lane.spec, *lane.outcomes()) for lane in lanes.lanes]
-    valid = [(b, v) for _, b, v in outcomes if isinstance(b, Built) and isinstance(v, Validated)]
-    valid = [(b, v) for b, v in valid if is_worth_timing(params.accuracy, v, budget)]
-    built = [built for built, _ in valid]
-    champion = find_champion(shop.registry, shop.objects, f"{context.model.name}.{name}", context.hardware, built)
-    serves = champion.artifact.digest if champion else None
-    if champion in built:
-        champion = None  # it takes part as a candidate
-    limit = time_limit(budget, params.accuracy, target.objective, valid)
-    settings = (name, target.measured(), params.latency, context.hardware, context.data)
-    try:
-        timings = benchmark(shop.objects, *settings, lanes.reference, valid, champion, limit)
-    except UnsettledError as error:
-        timings = error.timings
-    evidences = [
-        judge(context, spec, params, built, validated, timings.of(built), timings.reference_profile)
-        for spec, built, validated in outcomes
-    ]
-    outcome = conclude(context, name, target, predictions, evidences, timings.reference_trace, serves)
-    return outcome, [built.artifact for _, built, _ in outcomes if isinstance(built, Built)]

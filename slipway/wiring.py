@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import slipway
-from slipway.config import Params
-from slipway.engines import availabilities, check_settings
-from slipway.errors import BadInputError, InfrastructureError
+from slipway.config import Params, TargetParams
+from slipway.engines import availabilities, check_settings, described_engine
+from slipway.errors import BadInputError, InfrastructureError, UnsupportedError
 from slipway.measure import hardware
 from slipway.measure.metrics import metric
-from slipway.records import Hardware
+from slipway.records import CandidateSpec, Form, Hardware
 from slipway.stores.mlflow_connection import embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.objects import ObjectStore
+from slipway.stores.shared_objects import SharedObjects, reachable
 from slipway.variants import variant
 
 STATE_DIRECTORY = ".slipway"
@@ -44,12 +46,22 @@ class Workshop:
         uri = self.registry.tracking_uri
         return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri.replace(f'{self.root}/', '')}"
 
+    def share(self, name: str) -> SharedObjects:
+        """A new place for what hosts hand each other during a release of the model ``name``."""
+        return SharedObjects.new(*embedded(self.state), self.root, name)
 
-def workshop(root: Path | None = None) -> Workshop:
+    def shared(self, run_id: str) -> SharedObjects:
+        """The place ``run_id``, which a release opened, perhaps on another host."""
+        return SharedObjects(self.registry.tracking_uri, None, run_id)
+
+
+def workshop(root: Path | None = None, tracking_uri: str | None = None) -> Workshop:
     """The stores of the project in ``root`` (default: the current directory), as the environment chooses them.
 
+    A worker takes part in a release that was started elsewhere and records in the MLflow store ``tracking_uri``.
+
     Raises:
-        BadInputError: nothing can be kept there.
+        BadInputError: nothing can be kept there, or the store of the release is out of reach.
     """
     root = (root or Path.cwd()).resolve()
     state = root / STATE_DIRECTORY
@@ -60,6 +72,8 @@ def workshop(root: Path | None = None) -> Workshop:
             f"cannot make {state}: {error.strerror}; work in a directory that can be written to"
         ) from error
     uri, artifacts = embedded(state)
+    if tracking_uri is not None:
+        uri, artifacts = reachable(tracking_uri, os.environ.get("MLFLOW_TRACKING_URI")), None
     registry = MlflowRegistry(uri, artifacts, Path(slipway.__file__).parent / "serving" / "pyfunc_engine.py")
     return Workshop(root=root, objects=ObjectStore(state / "objects"), registry=registry)
 
@@ -96,26 +110,24 @@ def load_flow(name: str) -> Callable[..., Any]:
 def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:
     """``params`` reduced to the targets asked for, after checking what can be checked before any work.
 
+    Of a target with a work pool that is little: its hardware is elsewhere.
+
     Raises:
-        BadInputError: an unknown target, engine or metric, more threads than CPUs, a target on a work pool, or
-            a variant without the data that it needs.
+        BadInputError: an unknown target, engine, setting or metric, more threads than CPUs, or a variant without the
+            data that it needs.
+        UnsupportedError: an engine is not available here.
     """
     for name in only:
         if name not in params.targets:
             raise BadInputError(f"target {name!r} is not in the parameters; known: {', '.join(params.targets)}")
     targets = {name: target for name, target in params.targets.items() if not only or name in only}
     for name, target in targets.items():
-        for runtime in target.engines:
-            check_settings(runtime, target.settings.get(runtime, {}))
-        if target.work_pool is not None:
-            raise BadInputError(
-                f"target {name!r} asks for work pool {target.work_pool!r}, but this version builds on this host alone; "
-                "set work_pool: null"
-            )
-        if max(target.threads) > (cpus := len(os.sched_getaffinity(0))):
-            raise BadInputError(
-                f"target {name!r} asks for {max(target.threads)} threads, this host gives {cpus} CPUs; ask for fewer"
-            )
+        if target.work_pool is None:
+            for runtime in target.engines:
+                check_settings(runtime, target.settings.get(runtime, {}))
+            check_threads(name, target)
+        else:
+            check_available_settings(target)
     metric(params.accuracy.metric)
     for name in params.variants:
         kind = variant(name)
@@ -123,6 +135,56 @@ def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:
             if needed and getattr(params.data, what) is None:
                 raise BadInputError(f"variant {name} needs {what} data: set data.{what} to a DVC-tracked directory")
     return params.model_copy(update={"targets": targets})
+
+
+def check_targets_here(params: Params, only: tuple[str, ...] = ()) -> Params:
+    """As `check_targets`, for what runs on this host alone.
+
+    Raises:
+        BadInputError: also, a target has a work pool.
+    """
+    checked = check_targets(params, only)
+    for name, target in checked.targets.items():
+        if target.work_pool is not None:
+            raise BadInputError(
+                f"target {name!r} asks for work pool {target.work_pool!r}, and single steps run on this host alone; "
+                "run `slipway release`, or set work_pool: null"
+            )
+    return checked
+
+
+def check_available_settings(target: TargetParams) -> None:
+    """Check what is set for the engines that are available here; the others' candidates are SKIPPED where they run.
+
+    Raises:
+        BadInputError: an unknown engine or setting.
+    """
+    for runtime in target.engines:
+        with contextlib.suppress(UnsupportedError):
+            check_settings(runtime, target.settings.get(runtime, {}))
+
+
+def check_threads(name: str, target: TargetParams) -> None:
+    """Check that this host has the CPUs for ``target``.
+
+    Raises:
+        BadInputError: it asks for more threads.
+    """
+    if max(target.threads) > (cpus := len(os.sched_getaffinity(0))):
+        raise BadInputError(
+            f"target {name!r} asks for {max(target.threads)} threads, this host gives {cpus} CPUs; ask for fewer"
+        )
+
+
+def form_of(engine: str) -> Form:
+    """The form that an engine builds from, whether or not it is available here."""
+    return described_engine(engine).form
+
+
+def wanted_forms(specs: Iterable[CandidateSpec]) -> list[tuple[str, Form]]:
+    """The variants and forms that ``specs`` are built from, here or elsewhere; none for those that engines refuse."""
+    built = (spec for spec in specs if spec.variant not in described_engine(spec.engine).refused)
+    return sorted({(spec.variant, form_of(spec.engine)) for spec in built})
 
 
 def training_data(params: Params) -> Path | None:
@@ -133,6 +195,13 @@ def training_data(params: Params) -> Path | None:
 def host_hardware() -> Hardware:
     """The hardware of this host, with the versions of the engines' runtimes."""
     return hardware.describe({a.engine: a.version for a in availabilities() if a.available and a.version})
+
+
+def unknown_hardware() -> Hardware:
+    """The hardware of a target that nothing has run on."""
+    return Hardware(
+        fingerprint="unknown", cpu="unknown", isa=(), cores=0, memory_bytes=0, gpu=None, machine="unknown", runtimes={}
+    )
 
 
 def code_revision(root: Path) -> str:

@@ -13,6 +13,8 @@ from slipway.steps.outcomes import definite
 from slipway.stores.objects import ObjectStore
 from tasks.policy import CACHED, RETRIED, TOLD
 
+BUILD_SECONDS = 1800
+
 
 @task(name="build", task_run_name="build {spec}", **CACHED, **RETRIED, **TOLD)
 def build(
@@ -26,4 +28,4 @@ def build(
 ) -> Built | Failure:
     """The engine file, or why this engine cannot execute the variant, or computes something else."""
     require_time(budget, "build")
-    return definite(isolated(build_step))(objects, spec, file, options, reference, data)
+    return definite(isolated(build_step, BUILD_SECONDS * options.builds))(objects, spec, file, options, reference, data)

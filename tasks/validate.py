@@ -14,6 +14,8 @@ from slipway.steps.validate import validate as validate_step
 from slipway.stores.objects import ObjectStore
 from tasks.policy import CACHED, RETRIED, TOLD
 
+VALIDATION_SECONDS = 1800  # of each file, where an engine was built several times
+
 
 class GivenUpError(RejectedError):
     """A candidate was given up before the end of the test set, with what was ``validated`` until then.
@@ -48,7 +50,9 @@ def validate(
         GivenUpError: the candidate proved to lose more than ``give_up_drop``.
     """
     require_time(budget, "validate")
-    validated = definite(isolated(validate_step))(objects, built, data, reference, policy, threads, give_up_drop)
+    files = 1 + len(built.rebuilds) if isinstance(built, Built) else 1
+    step = isolated(validate_step, VALIDATION_SECONDS * files)
+    validated = definite(step)(objects, built, data, reference, policy, threads, give_up_drop)
     if isinstance(validated, Validated) and validated.accuracy.given_up:
         raise GivenUpError(validated)
     return validated

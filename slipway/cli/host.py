@@ -9,7 +9,7 @@ from slipway.cli.release import DEFAULT_PARAMS, JsonOption, ParamsOption
 from slipway.config import load_params
 from slipway.engines import availabilities
 from slipway.engines.base import Availability
-from slipway.records import Verdict
+from slipway.records import Hardware, Verdict
 from slipway.steps.doctor import examine
 from slipway.stores.registry import parse_model_uri
 from slipway.wiring import host_hardware, workshop
@@ -32,12 +32,27 @@ def targets(as_json: JsonOption = False) -> None:
         )
         return
     out.print(f"{hardware.cpu}, {hardware.cores} cores, {hardware.memory_bytes / 2**30:.0f} GiB, {hardware.machine}")
-    out.print(f"instructions: {', '.join(hardware.isa) or 'none known'}; GPU: {hardware.gpu or 'none'}")
+    out.print(f"instructions: {', '.join(hardware.isa) or 'none known'}")
+    caches = ", ".join(f"{name} {size // 1024} KiB" for name, size in hardware.caches.items())
+    out.print(f"caches: {caches or 'none known'}; GPU: {_gpu(hardware)}")
     out.print(f"fingerprint {hardware.fingerprint[:12]}")
     print_table(
         ("engine", "available", "version", "reason"),
-        [(e.engine, _word(e), e.version or "", e.reason or "") for e in engines],
+        [(e.engine, _word(e), e.version or "", _reason(e)) for e in engines],
     )
+
+
+def _gpu(hardware: Hardware) -> str:
+    known = (("compute capability", hardware.compute_capability), ("driver", hardware.driver))
+    return ", ".join([hardware.gpu or "none", *(f"{what} {value}" for what, value in known if value)])
+
+
+def _reason(found: Availability) -> str:
+    """Why an engine is not available, or what it builds for, and how to get it where a package is all that it lacks."""
+    reason = found.reason or ""
+    if found.available or not found.extra or "pip install" in reason:
+        return reason
+    return f"{reason}; pip install 'slipway[{found.extra}]'"
 
 
 def _word(found: Availability) -> str:
@@ -47,13 +62,12 @@ def _word(found: Availability) -> str:
 
 
 def doctor(params: ParamsOption = DEFAULT_PARAMS, as_json: JsonOption = False) -> None:
-    """Check the set-up: versions, stores, data, engines, stale champions."""
+    """Check the set-up: versions, stores, data, engines, stale engines."""
     described, shop = load_params(params), workshop()
     data = [path for path in (described.data.test, described.data.calibration) if path]
-    model = parse_model_uri(described.model)[0]
-    checks = examine(
-        shop.registry, shop.root, data, [f"{model}.{target}" for target in described.targets], host_hardware()
-    )
+    model, here = parse_model_uri(described.model)[0], host_hardware()
+    registered = {f"{model}.{name}": None if target.work_pool else here for name, target in described.targets.items()}
+    checks = examine(shop.registry, shop.root, data, registered)
     if as_json:
         print_json({"checks": [check.model_dump(mode="json") for check in checks]})
     else:

@@ -52,7 +52,7 @@ from slipway.steps.validate import evaluate_reference, validate
 from slipway.stores.conversion import Format, InputSpec
 from slipway.stores.tracking import verify
 from slipway.variants import variant as variant_kind
-from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, training_data, workshop
+from slipway.wiring import Workshop, check_targets_here, code_revision, host_hardware, training_data, workshop
 
 OUT = Path("stages")
 TargetOption = Annotated[str, typer.Option("--target", help="A target of params.yaml.")]
@@ -102,7 +102,7 @@ def verify_command(
     revision: Annotated[str | None, typer.Option(help="Also hold the data against this git revision.")] = None,
 ) -> None:
     """Hash test and calibration data against what git and DVC track; an example's own, where missing, is made first."""
-    described, shop = check_targets(load_params(params)), workshop()
+    described, shop = check_targets_here(load_params(params)), workshop()
     for directory in filter(None, (described.data.test, described.data.calibration, training_data(described))):
         if not directory.exists() and (owner := example_of(data=directory)):
             _restore(shop, owner, f"data {directory} does not exist")
@@ -126,7 +126,7 @@ def verify_command(
 @app.command("export")
 def export_command(form: FormOption, params: ParamsOption = DEFAULT_PARAMS) -> None:
     """Export the fp32 model into one form, checked against eager PyTorch."""
-    described, shop = check_targets(load_params(params)), workshop()
+    described, shop = check_targets_here(load_params(params)), workshop()
     specs = [spec for target in described.targets for spec in candidates(described, target)]
     if form in {wanted_form for _, wanted_form in wanted(specs)}:
         exported = definite(export)(shop.objects, _load_source(shop), form, _load_test(shop))
@@ -152,7 +152,7 @@ def quantize_command(variant: VariantOption, form: FormOption, params: ParamsOpt
 @app.command("reference")
 def reference_command(target: TargetOption, params: ParamsOption = DEFAULT_PARAMS) -> None:
     """Answer the whole test set with the reference of a target."""
-    described, shop = check_targets(load_params(params), (target,)), workshop()
+    described, shop = check_targets_here(load_params(params), (target,)), workshop()
     reference = reference_of(_load_source(shop), target)
     threads, policy = min(described.targets[target].threads), described.accuracy.measured()
     answers = evaluate_reference(shop.objects, reference, _load_test(shop), policy, threads)
@@ -164,7 +164,7 @@ def build_command(
     target: TargetOption, runtime: EngineOption, variant: VariantOption, params: ParamsOption = DEFAULT_PARAMS
 ) -> None:
     """Build one candidate."""
-    described, shop = check_targets(load_params(params), (target,)), workshop()
+    described, shop = check_targets_here(load_params(params), (target,)), workshop()
     spec = CandidateSpec(target=target, variant=variant, engine=runtime)
     place = OUT / "quantize" / variant / engine(runtime).form
     file = bundles.load_outcome(place, VariantFile, shop.objects)
@@ -180,7 +180,7 @@ def validate_command(
     target: TargetOption, runtime: EngineOption, variant: VariantOption, params: ParamsOption = DEFAULT_PARAMS
 ) -> None:
     """Validate one candidate on the whole test set."""
-    described, shop = check_targets(load_params(params), (target,)), workshop()
+    described, shop = check_targets_here(load_params(params), (target,)), workshop()
     spec = CandidateSpec(target=target, variant=variant, engine=runtime)
     built = bundles.load_outcome(_place("build", spec), Built, shop.objects)
     reference = bundles.load(OUT / "reference" / target, Predictions, shop.objects)
@@ -192,7 +192,7 @@ def validate_command(
 @app.command("benchmark")
 def benchmark_command(target: TargetOption, params: ParamsOption = DEFAULT_PARAMS) -> None:
     """Time all candidates of one target against the reference."""
-    described, shop = check_targets(load_params(params), (target,)), workshop()
+    described, shop = check_targets_here(load_params(params), (target,)), workshop()
     reference = reference_of(_load_source(shop), target)
     pairs = [
         (built, done)
@@ -207,7 +207,7 @@ def benchmark_command(target: TargetOption, params: ParamsOption = DEFAULT_PARAM
 @app.command("choose")
 def choose_command(params: ParamsOption = DEFAULT_PARAMS) -> None:
     """Judge all candidates and choose one per target."""
-    described, shop = check_targets(load_params(params)), workshop()
+    described, shop = check_targets_here(load_params(params)), workshop()
     data = bundles.load(OUT / "verify", CheckedData, shop.objects)
     context = Context(
         model=_load_source(shop),

@@ -14,8 +14,13 @@ from slipway.errors import BadInputError, UnsupportedError, nearest
 ENGINES: dict[str, str] = {
     "torch": "slipway.engines.torch_eager:TorchEngine",
     "torchscript": "slipway.engines.torchscript:TorchScriptEngine",
+    "inductor": "slipway.engines.inductor:InductorEngine",
     "onnxruntime": "slipway.engines.onnxruntime:OnnxRuntimeEngine",
     "openvino": "slipway.engines.openvino:OpenVinoEngine",
+    "tensorrt": "slipway.engines.tensorrt:TensorRtEngine",
+    "tensorrt-rtx": "slipway.engines.tensorrt_rtx:TensorRtRtxEngine",
+    "tvm": "slipway.engines.tvm:TvmEngine",
+    "executorch": "slipway.engines.executorch:ExecuTorchEngine",
 }
 
 
@@ -28,7 +33,7 @@ def engine(name: str) -> Engine:
     """
     if name not in ENGINES:
         raise BadInputError(f"unknown engine {name!r}{nearest(name, ENGINES)}; known: {', '.join(ENGINES)}")
-    found = _create(name)
+    found = described_engine(name)
     availability = found.availability()
     if not availability.available:
         package = f"slipway[{availability.extra}]" if availability.extra else "slipway"
@@ -59,10 +64,11 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
 
 def availabilities() -> tuple[Availability, ...]:
     """Every engine, available or why not, without importing any runtime."""
-    return tuple(_create(name).availability() for name in ENGINES)
+    return tuple(described_engine(name).availability() for name in ENGINES)
 
 
-def _create(name: str) -> Engine:
+def described_engine(name: str) -> Engine:
+    """The engine called ``name``, whether or not it is available here."""
     module, _, class_name = ENGINES[name].partition(":")
     created: Engine = getattr(importlib.import_module(module), class_name)()
     return created

@@ -39,19 +39,22 @@ class BuildOptions(Record):
     """What a build may depend on beside the exported file.
 
     ``batch`` holds the batch sizes that will be asked for most, in the order of their weight; any other must be
-    answered too, if more slowly. ``settings`` are the engine's own, which it validates.
+    answered too, if more slowly. ``settings`` are the engine's own, which it validates. ``builds`` says how often the
+    step builds, to tell how far builds differ; an engine builds once.
     """
 
     variant: str
     signature: Signature
     batch: tuple[int, ...] = (1,)
     settings: dict[str, Any] = Field(default_factory=dict)
+    builds: int = 1
 
 
 class RunOptions(Record):
-    """How a session runs."""
+    """How a session runs: ``streams`` callers ask it at once, each on ``threads`` threads."""
 
     threads: int = 1
+    streams: int = 1
 
 
 class Session(Protocol):
@@ -68,7 +71,10 @@ class Session(Protocol):
         ...
 
     def infer(self, arrays: Arrays) -> dict[str, npt.NDArray[np.generic]]:
-        """Outputs by name; arrays are C-contiguous, in the dtypes of ``inputs``, batch first."""
+        """Outputs by name; arrays are C-contiguous, in the dtypes of ``inputs``, batch first.
+
+        The answers are the caller's own: no later call changes them.
+        """
         ...
 
     def executed_precision(self) -> dict[str, int]:
@@ -105,6 +111,8 @@ class Engine(Protocol):
 
     def load(self, path: Path, options: RunOptions) -> Session:
         """Open an engine file.
+
+        An engine may leave ``options.streams`` to `streams.load_streams`, which opens it once for each.
 
         Raises:
             BadInputError: the file is not one of this engine's.

@@ -5,19 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from slipway.decisions.precision import count_precisions
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
 from slipway.engines.checks import bad_file, installed, require_names
-from slipway.engines.openvino_profile import TOOL, executed_us, graph_layers, profiled_layers, write_counters
+from slipway.engines.openvino_profile import TOOL, profiled_layers, write_counters
+from slipway.engines.openvino_session import OpenVinoSession
 from slipway.engines.profiling import WARM_UP_CALLS, batch_of
-from slipway.engines.session import CheckedSession
 from slipway.errors import UnsupportedError
-from slipway.records import Form, Layer, Option, Profile, Signature, TensorSpec
+from slipway.records import Form, Option, Profile, Signature, TensorSpec
 
 if TYPE_CHECKING:
     import openvino
@@ -25,6 +21,7 @@ if TYPE_CHECKING:
 NAME = "openvino"
 MODEL = "model.xml"
 PRECISION_KEY = ["slipway", "inference_precision"]
+BATCH_KEY = ["slipway", "first_batch"]
 INFERENCE_PRECISIONS = {"bf16": "bf16", "fp16": "f16"}
 # What OpenVINO would do without being asked, on a CPU that lacks the instructions.
 INSTEAD = {
@@ -34,13 +31,18 @@ INSTEAD = {
 
 
 class OpenVinoEngine:
-    """Writes a directory with OpenVINO's IR, which carries the inference precision it is meant for."""
+    """Writes a directory with OpenVINO's IR, which carries the inference precision and the batch it is meant for.
+
+    Compiled for one batch size instead of any, a call took 3% less CPU time in ResNet-18 and ResNet-50 at 224x224 in
+    int8, and 10% less in a ResNet-56 at 32x32 in fp32: no shapes are inferred anew in each call.
+    """
 
     name: ClassVar[str] = NAME
     form: ClassVar[Form] = Form.ONNX
     suffix: ClassVar[str] = ""
     refused: ClassVar[Mapping[str, str]] = {}
     settings: ClassVar[type[Settings]] = Settings
+    shares_weights: ClassVar[Literal[True]] = True
 
     def availability(self) -> Availability:
         """Whether OpenVINO is installed."""
@@ -66,12 +68,18 @@ class OpenVinoEngine:
         _keep_only_signature_names(model, source, options.signature)
         _name_by_position(model)
         model.set_rt_info(precision, PRECISION_KEY)
+        batch = options.batch[0] if _takes_batch(model, options.batch[0]) else None
+        if batch is not None:
+            model.set_rt_info(str(batch), BATCH_KEY)
         out.mkdir(parents=True, exist_ok=True)
         openvino.save_model(model, out / MODEL, compress_to_fp16=False)
-        return {"inference_precision": precision}
+        return {"inference_precision": precision, **({"first_batch": batch} if batch is not None else {})}
 
     def load(self, path: Path, options: RunOptions) -> OpenVinoSession:
-        """Compile an IR that this engine built, for lowest latency and for any batch size.
+        """Compile an IR that this engine built, for the batch it is meant for; another one is compiled when asked for.
+
+        Two streams of one compiled ResNet-18 answered as often as two compiled models, in a third of the memory;
+        AsyncInferQueue in place of requests from threads, and the THROUGHPUT hint, changed the rate by less than 3%.
 
         Raises:
             BadInputError: the directory is not one of this engine's.
@@ -88,7 +96,7 @@ class OpenVinoEngine:
             for _ in range(WARM_UP_CALLS):
                 session.infer(arrays)
             counters = [session.counters(arrays) for _ in range(calls)]
-            graph = session.layers()
+            graph = session.layers(arrays)
         write_counters(trace, graph, counters)
         layers = profiled_layers(graph, counters)
         return Profile(tool=TOOL, layers=layers, calls=calls, batch=batch_of(arrays), threads=options.threads)
@@ -103,44 +111,19 @@ class OpenVinoEngine:
             raise bad_file(NAME, path, "an OpenVINO IR that states its inference precision")
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": options.threads,
+            "NUM_STREAMS": options.streams,
+            "INFERENCE_NUM_THREADS": options.threads * options.streams,
             "INFERENCE_PRECISION_HINT": model.get_rt_info(PRECISION_KEY).value,
             "ENABLE_CPU_PINNING": False,  # it would stay on the first CPUs, wherever its process is moved to
             **further,
         }
         signature = Signature(inputs=_specs(model.inputs), outputs=_specs(model.outputs))
-        return OpenVinoSession(core.compile_model(model, "CPU", settings), signature)
+        batch = int(model.get_rt_info(BATCH_KEY).value) if model.has_rt_info(BATCH_KEY) else None
 
+        def compiled(batch: int | None) -> openvino.CompiledModel:
+            return core.compile_model(model if batch is None else _at_batch(model, batch), "CPU", settings)
 
-class OpenVinoSession(CheckedSession):
-    """A compiled model with one reused infer request."""
-
-    def __init__(self, compiled: openvino.CompiledModel, signature: Signature) -> None:
-        super().__init__(signature)  # the model's: compiled, a port also bears the names of what was fused into it
-        self._compiled = compiled
-        self._request = compiled.create_infer_request()
-        self._output_names = tuple(spec.name for spec in self.outputs)
-
-    def executed_precision(self) -> dict[str, int]:
-        """Layers of the compiled graph that multiply and accumulate, counted by the precision they run in."""
-        return count_precisions(self.layers())
-
-    def layers(self) -> tuple[Layer, ...]:
-        """Operations of the compiled graph in the order of their execution, without times."""
-        return graph_layers(self._compiled)
-
-    def counters(self, arrays: Arrays) -> dict[str, float]:
-        """One call's time in us of every operation that it executed, from a session that counts."""
-        self.infer(arrays)
-        return executed_us(self._request)
-
-    def _run(self, arrays: Arrays) -> dict[str, npt.NDArray[np.generic]]:
-        outputs = self._request.infer(dict(arrays), share_inputs=True)
-        return dict(zip(self._output_names, outputs.to_tuple(), strict=True))
-
-    def _close(self) -> None:
-        del self._request, self._compiled
+        return OpenVinoSession(compiled, signature, batch, options.streams)
 
 
 def _decline_telemetry() -> None:
@@ -197,6 +180,30 @@ def _keep_only_signature_names(model: openvino.Model, source: Path, signature: S
         require_names(source, kind, (min(names) for names in found), specs)
         for port, spec in zip(ports, specs, strict=True):
             port.set_names({spec.name})
+
+
+def _takes_batch(model: openvino.Model, batch: int) -> bool:
+    """Whether the batch size is the caller's choice and the model's shapes follow from it."""
+    if not any(port.get_partial_shape()[0].is_dynamic for port in model.inputs if len(port.get_partial_shape())):
+        return False
+    try:
+        _at_batch(model, batch)
+    except RuntimeError:  # an operation does not know its shape at this batch; for any batch it finds out as it runs
+        return False
+    return True
+
+
+def _at_batch(model: openvino.Model, batch: int) -> openvino.Model:
+    """A copy with dimension 0 of every input fixed, where it is dynamic; the weights are shared with the model."""
+    fixed = model.clone()
+    shapes = {}
+    for port in fixed.inputs:
+        shape = port.get_partial_shape()
+        if len(shape) and shape[0].is_dynamic:
+            shape[0] = batch
+        shapes[port] = shape
+    fixed.reshape(shapes)
+    return fixed
 
 
 def _name_by_position(model: openvino.Model) -> None:

@@ -39,34 +39,38 @@ _MULTIPLIES = re.compile(
     r"inner_product|deconvolution|lstm|gru|rnn|attention|einsum|\w*rnn_layer)(?=_|$)"
 )
 # Products of two batches of matrices (weights come as a single matrix), and attention that is given them.
-_OF_ACTIVATIONS = re.compile(r"^(bmm|baddbmm)$|scaled_dot_product")
+OF_TWO_BATCHES = re.compile(r"^(bmm|baddbmm)$|scaled_dot_product")
 _NO_WORK = frozenset(
     {"lift_fresh", "detach", "alias", "empty", "resolve_conj", "resolve_neg", "_assert_tensor_metadata"}
 )
 
 
 @dataclass
-class _Span:
+class Span:
     """One event, with those inside it."""
 
     event: dict[str, Any]
-    inside: list[_Span] = field(default_factory=list)
+    inside: list[Span] = field(default_factory=list)
 
     @property
     def name(self) -> str:
+        """The operator's or kernel's name without its namespace."""
         return str(self.event["name"]).rpartition("::")[2]
 
     @property
     def is_onednn(self) -> bool:
+        """Whether it is a primitive of oneDNN."""
         return bool(self.event["cat"] == ONEDNN)
 
     @property
     def multiplies(self) -> bool:
-        return _multiplies(self.name) or any(span.multiplies for span in self.inside)
+        """Whether it multiplies and accumulates, or anything inside it does."""
+        return multiplies_by_name(self.name) or any(span.multiplies for span in self.inside)
 
 
 @functools.cache
-def _multiplies(name: str) -> bool:
+def multiplies_by_name(name: str) -> bool:
+    """Whether an operator of this name multiplies and accumulates."""
     return bool(_MULTIPLIES.search(name))
 
 
@@ -75,15 +79,15 @@ def profile_session(session: CheckedSession, arrays: Arrays, calls: int, threads
     calls = min(calls, MOST_CALLS)
     for _ in range(WARM_UP_CALLS):
         session.infer(arrays)
-    events = _record(lambda: session.infer(arrays), calls)
+    events = record(lambda: session.infer(arrays), calls)
     starts = sorted(event["ts"] for event in events if event["name"] == CALL)
     first = starts[-TRACED_CALLS:][0]
     write_trace(trace, (event for event in events if event["ph"] == "M" or event.get("ts", 0) >= first))
-    layers = mean_layers([_layers(span) for span in _calls(events)])
+    layers = mean_layers([_layers(span) for span in calls_of(events)])
     return Profile(tool=TOOL, layers=layers, calls=calls, batch=batch_of(arrays), threads=threads)
 
 
-def _record(run_once: Callable[[], object], calls: int) -> list[dict[str, Any]]:
+def record(run_once: Callable[[], object], calls: int) -> list[dict[str, Any]]:
     """The Chrome trace of ``calls`` calls; oneDNN's primitives are events of it, of the category ``onednn``."""
     import torch
     from torch.profiler import ProfilerActivity, profile, record_function
@@ -116,9 +120,9 @@ def _event(primitive: Primitive, epoch_us: float) -> dict[str, Any]:
     }
 
 
-def _calls(events: Sequence[dict[str, Any]]) -> list[_Span]:
+def calls_of(events: Sequence[dict[str, Any]]) -> list[Span]:
     """The calls in order, each with what ran inside it; nested by time, as one thread runs them all."""
-    calls = [_Span(event) for event in events if event["name"] == CALL and event["cat"] == "user_annotation"]
+    calls = [Span(event) for event in events if event["name"] == CALL and event["cat"] == "user_annotation"]
     calls.sort(key=lambda span: span.event["ts"])
     starts = [span.event["ts"] for span in calls]
     thread = calls[0].event["tid"]
@@ -126,11 +130,11 @@ def _calls(events: Sequence[dict[str, Any]]) -> list[_Span]:
     for event in sorted(ran, key=lambda event: (event["ts"], -event["dur"])):
         call = bisect_right(starts, event["ts"]) - 1
         if call >= 0:
-            _put(calls[call], _Span(event))
+            _put(calls[call], Span(event))
     return calls
 
 
-def _put(call: _Span, span: _Span) -> None:
+def _put(call: Span, span: Span) -> None:
     """Nest ``span`` by its middle: the two clocks agree to a microsecond or two."""
     middle = span.event["ts"] + span.event["dur"] / 2
     around = call
@@ -142,7 +146,7 @@ def _put(call: _Span, span: _Span) -> None:
     around.inside.append(span)
 
 
-def _layers(call: _Span) -> list[Layer]:
+def _layers(call: Span) -> list[Layer]:
     """The outermost operators of a call, named and numbered as torch.fx does: conv2d, conv2d_1, ..."""
     seen: Counter[str] = Counter()
     layers = []
@@ -153,7 +157,7 @@ def _layers(call: _Span) -> list[Layer]:
     return layers
 
 
-def _outermost(around: _Span) -> Iterator[_Span]:
+def _outermost(around: Span) -> Iterator[Span]:
     for span in around.inside:
         if not span.is_onednn and "::" not in span.event["name"]:
             yield from _outermost(span)  # a module's forward: not an operator
@@ -161,26 +165,26 @@ def _outermost(around: _Span) -> Iterator[_Span]:
             yield span
 
 
-def _layer(span: _Span, name: str) -> Layer:
+def _layer(span: Span, name: str) -> Layer:
     kernel = _kernel(span)
     kind = f"{ONEDNN}::{kernel.name}" if kernel.is_onednn else kernel.name
     return Layer(
         name=name,
-        kind=kind + OF_ACTIVATIONS if _OF_ACTIVATIONS.search(kernel.name) else kind,
+        kind=kind + OF_ACTIVATIONS if OF_TWO_BATCHES.search(kernel.name) else kind,
         precision=_precision(kernel),
         multiplies=span.multiplies,
         time_us=float(span.event["dur"]),
     )
 
 
-def _kernel(span: _Span) -> _Span:
+def _kernel(span: Span) -> Span:
     """The operator that does the work: conv2d calls convolution, that calls mkldnn_convolution."""
     while len(multiplying := [one for one in span.inside if one.multiplies and not one.is_onednn]) == 1:
         (span,) = multiplying
     return span
 
 
-def _precision(kernel: _Span) -> str:
+def _precision(kernel: Span) -> str:
     """By oneDNN where it did the work, else by the operator's own inputs."""
     for inner in kernel.inside:
         if inner.is_onednn and inner.multiplies:

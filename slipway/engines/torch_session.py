@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class TorchSession(CheckedSession):
     """Calls a module with its inputs in the signature's order, on ``threads`` threads."""
 
-    def __init__(self, module: torch.nn.Module, signature: Signature, threads: int) -> None:
+    def __init__(self, module: Callable[..., object], signature: Signature, threads: int) -> None:
         super().__init__(signature)
         self._module = module
         self._threads = threads

@@ -14,13 +14,13 @@ class RecurrentNet(nn.Module):
         width: channels of the second convolution, and size of the LSTM's state in each direction.
     """
 
-    def __init__(self, classes: int, width: int = 96) -> None:
+    def __init__(self, classes: int, width: int = 128) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv1d(1, width // 2, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm1d(width // 2),
+            nn.Conv1d(1, width // 8, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm1d(width // 8),
             nn.ReLU(),
-            nn.Conv1d(width // 2, width, 5, stride=2, padding=2, bias=False),
+            nn.Conv1d(width // 8, width, 5, stride=2, padding=2, bias=False),
             nn.BatchNorm1d(width),
             nn.ReLU(),
         )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.errors import RejectedError, first_line
+from slipway.errors import RejectedError, UnsupportedError, first_line
 from slipway.exports.calling import TRACED_BATCH, Arrays, at_batch, exportable, tensors
 from slipway.exports.program import capture
 from slipway.exports.scripted import DEPRECATED, save_scripted
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 SCRIPTED_OPSET = 18
+LARGEST_BYTES = 2**31 - 1  # of one protobuf message, which an ONNX file is
 
 
 def export_onnx(module: torch.nn.Module, example: Arrays, signature: Signature, out: Path) -> str:
@@ -35,11 +36,13 @@ def export_onnx(module: torch.nn.Module, example: Arrays, signature: Signature, 
     Raises:
         BadInputError: the model does not run on the example, or a dimension is fixed that the signature calls dynamic.
         RejectedError: the exporter or the ONNX checker refuses the model.
+        UnsupportedError: its weights are more than one ONNX file can hold.
     """
     import onnx
     import torch
 
     scripted = isinstance(module, torch.jit.ScriptModule)
+    _require_room(module)
     source = exportable(module, example, signature) if scripted else capture(module, example, signature)
     try:
         with torch.no_grad(), _quiet_exporter():
@@ -55,6 +58,17 @@ def export_onnx(module: torch.nn.Module, example: Arrays, signature: Signature, 
         raise RejectedError(f"the model cannot be exported to ONNX: {first_line(error)}") from error
     opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     return f"torch.onnx {'torchscript' if scripted else 'dynamo'}, opset {opset}"
+
+
+def _require_room(module: torch.nn.Module) -> None:
+    """Refuse weights beyond 2 GB: as data beside the file, no step would read or hash them."""
+    storages = (tensor.untyped_storage() for tensor in module.state_dict().values())
+    needed_bytes = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    if needed_bytes > LARGEST_BYTES:
+        raise UnsupportedError(
+            f"the model's weights take {needed_bytes:,} bytes, and one ONNX file holds {LARGEST_BYTES:,}; "
+            "use an engine that builds from PyTorch: torch, torchscript or inductor"
+        )
 
 
 def translated(module: torch.nn.Module, example: Arrays, signature: Signature) -> torch.fx.GraphModule:

@@ -77,7 +77,7 @@ class Closed(Record):
 
 
 class Throughput(Record):
-    """Call from ``streams`` callers, each with its engine, in place of what was open; answered by `Rates`.
+    """Call from ``streams`` callers the engine opened for as many, in place of what was open; answered by `Rates`.
 
     They call in each of ``windows``, one after another, for ``seconds``.
     """

@@ -21,7 +21,7 @@ from slipway.measure.loadgen import run_scenario
 from slipway.measure.throughput import examples_per_s
 from slipway.records import Profile, Record
 
-Load: TypeAlias = Callable[[int], AbstractContextManager[Infer]]
+Load: TypeAlias = Callable[[int, int], AbstractContextManager[Infer]]
 Inputs: TypeAlias = Callable[[int], Arrays]
 ProfileCalls: TypeAlias = Callable[[int, Arrays, int, Path], Profile]
 
@@ -35,10 +35,10 @@ _LEAD_IN_CALLS = 2
 def serve(load: Load, inputs: Inputs, profile: ProfileCalls, stdin: TextIO, stdout: TextIO) -> int:
     """Answer requests from ``stdin`` on ``stdout`` until told to finish or ``stdin`` ends; the process's exit status.
 
-    ``load(threads)`` opens the engine, ``inputs(batch)`` gives that many examples, and ``profile(threads, arrays,
-    calls, trace)`` runs it under its runtime's profiler, which writes ``trace``. Whatever they import should be
-    imported before, so that it does not count as loading. An exception is told on ``stdout``, with its trace on
-    stderr, and ends the loop with status 1.
+    ``load(threads, streams)`` opens the engine for so many callers at once, ``inputs(batch)`` gives that many examples,
+    and ``profile(threads, arrays, calls, trace)`` runs it under its runtime's profiler, which writes ``trace``.
+    Whatever they import should be imported before, so that it does not count as loading. An exception is told on
+    ``stdout``, with its trace on stderr, and ends the loop with status 1.
     """
     with _Worker(load, inputs, profile) as worker:
         _say(stdout, protocol.Ready())
@@ -110,7 +110,7 @@ class _Worker:
         self._close()  # before the next one opens: two engines at once would count as memory
         arrays = self._inputs(batch)
         start = time.perf_counter()
-        infer = self._opened.enter_context(self._load(threads))
+        infer = self._opened.enter_context(self._load(threads, 1))
         opened = time.perf_counter()
         infer(arrays)
         answered = time.perf_counter()
@@ -126,9 +126,8 @@ class _Worker:
         if request.streams > 1:
             self._note_peak_rss()
         arrays = self._inputs(request.batch)
-        with ExitStack() as opened:
-            infers = [opened.enter_context(self._load(request.threads)) for _ in range(request.streams)]
-            callers = [partial(infer, arrays) for infer in infers]
+        with self._load(request.threads, request.streams) as infer:
+            callers = [partial(infer, arrays)] * request.streams
             rates = examples_per_s(callers, request.batch, request.seconds, request.windows)
             return protocol.Rates(examples_per_s=tuple(rates))
 
@@ -136,7 +135,7 @@ class _Worker:
         self._close()
         self._note_peak_rss()
         arrays = self._inputs(request.batch)
-        with self._load(request.threads) as infer:
+        with self._load(request.threads, 1) as infer:
             return protocol.Concluded(scenario=run_scenario(request, partial(infer, arrays)))
 
     def _profiled(self, request: protocol.Profile) -> protocol.Profiled:
@@ -153,7 +152,7 @@ class _Worker:
         return protocol.Profiled(profile=profile)
 
     def _note_peak_rss(self) -> None:
-        """Keep the peak of one engine alone, before several are open or a tool adds its own."""
+        """Keep the peak of one caller alone, before there are several or a tool adds its own."""
         if self._alone_rss_bytes is None:
             self._alone_rss_bytes = _peak_rss_bytes()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from slipway.records.base import Artifact, Record
 from slipway.records.source import Parity
 
@@ -60,22 +62,40 @@ class Accuracy(Record):
         return self.available is not None and self.n < self.available
 
 
-class Validated(Record):
-    """Accuracy and parity of one engine file on the whole test set; ``scores`` holds the metric example by example."""
-
-    accuracy: Accuracy
-    parity: Parity
-    executed_precision: dict[str, int]
-    predictions: Artifact
-    scores: Artifact | None = None
-
-
 class Interval(Record):
     """A point estimate with its two-sided confidence interval."""
 
     value: float
     lower: float
     upper: float
+
+
+class Rebuild(Record):
+    """A further build of a candidate that gave other bytes than the one kept; what was not measured on it is None.
+
+    ``accuracy`` is in the metric of the candidate's; ``latency_ratio`` is its latency over that of the file that was
+    kept, paired in one session.
+    """
+
+    digest: str
+    size_bytes: int
+    accuracy: float | None = None
+    latency_p50_ms: float | None = None
+    latency_ratio: Interval | None = None
+
+
+class Validated(Record):
+    """Accuracy and parity of one engine file on the whole test set; ``scores`` holds the metric example by example.
+
+    ``rebuilds`` tells the accuracy of every further build that gave other bytes.
+    """
+
+    accuracy: Accuracy
+    parity: Parity
+    executed_precision: dict[str, int]
+    predictions: Artifact
+    scores: Artifact | None = None
+    rebuilds: tuple[Rebuild, ...] = ()
 
 
 class Latency(Record):
@@ -135,7 +155,8 @@ class Scenario(Record):
 class Timing(Record):
     """Latency, paired speed-up over the reference and throughput, from one interleaved session.
 
-    ``throughput_per_s`` holds the best setting per batch size, ``throughput`` every setting.
+    ``throughput_per_s`` holds the best setting per batch size, ``throughput`` every setting, ``best_throughput`` the
+    one to serve with.
     """
 
     latency: Latency
@@ -143,6 +164,7 @@ class Timing(Record):
     speedup: Interval
     throughput_per_s: dict[str, float]
     throughput: tuple[Throughput, ...] = ()
+    best_throughput: Throughput | None = None
     scenario: Scenario | None = None
     peak_rss_bytes: int
     load_seconds: float
@@ -178,7 +200,7 @@ class Timed(Record):
     """Timing of one candidate; ``over_champion`` is its paired speed-up over the engine that serves now, if any.
 
     ``no_champion`` tells why the engine that serves now could not be timed. ``trace`` is the profile as the runtime's
-    own tool writes it.
+    own tool writes it. ``rebuilds`` tells accuracy and latency of every further build that gave other bytes.
     """
 
     timing: Timing
@@ -186,10 +208,15 @@ class Timed(Record):
     no_champion: str | None = None
     profile: Profile | None = None
     trace: Artifact | None = None
+    rebuilds: tuple[Rebuild, ...] = ()
 
 
 class Hardware(Record):
-    """The hardware that was measured on; ``fingerprint`` is the sha256 of what changes an engine's behaviour."""
+    """The hardware that was measured on; ``fingerprint`` is the sha256 of what changes an engine's behaviour.
+
+    ``caches`` holds sizes in bytes by name (L1d, L2, L3); empty, like ``compute_capability`` and ``driver``, where the
+    host does not tell, or a record is older than the question.
+    """
 
     fingerprint: str
     cpu: str
@@ -199,3 +226,6 @@ class Hardware(Record):
     gpu: str | None
     machine: str
     runtimes: dict[str, str]
+    caches: dict[str, int] = Field(default_factory=dict)
+    compute_capability: str | None = None
+    driver: str | None = None

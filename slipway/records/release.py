@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from slipway.records.base import Artifact, Decision, Option, Record, Verdict
-from slipway.records.measured import Accuracy, Hardware, Latency, Profile, Timing
-from slipway.records.source import CandidateSpec, ModelSource, Parity, Signature
+from slipway.records.measured import Accuracy, Hardware, Latency, Profile, Rebuild, Timing
+from slipway.records.source import CandidateSpec, ModelSource, Parity, Restored, Signature
 
 
 class Evidence(Record):
@@ -32,6 +32,9 @@ class Evidence(Record):
     profile: Profile | None = None
     reference_profile: Profile | None = None
     attachments: tuple[Artifact, ...] = ()
+    rebuilds: tuple[Rebuild, ...] = ()
+    training_md5: str | None = None
+    restored: tuple[Restored, ...] = ()
 
 
 class TargetOutcome(Record):
@@ -43,7 +46,7 @@ class TargetOutcome(Record):
     tied: tuple[str, ...]
     pareto: tuple[str, ...]
     hardware: Hardware
-    reference_value: float
+    reference_value: float | None
     reference_latency: Latency | None
     candidates: tuple[Evidence, ...]
     reference_trace: Artifact | None = None
@@ -58,6 +61,7 @@ class Release(Record):
     code_revision: str
     metric: str
     targets: tuple[TargetOutcome, ...]
+    training_md5: str | None = None
 
 
 class Recorded(Record):

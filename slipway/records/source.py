@@ -62,13 +62,30 @@ class Exported(Record):
     exporter: str
 
 
+class Restored(Record):
+    """One point of int8-mixed's way back: how many layers are in fp32 again, the last of them, and what came of it.
+
+    ``fp32_share`` is of the model's multiply-accumulates. ``error`` is the worst output's root-mean-square difference
+    from fp32's, relative to fp32's; ``agreement`` the share of equal top-1 classes, None where there are no classes.
+    ``latency_us`` estimates a call by the measured times of its layers; None where no engine told them.
+    """
+
+    layers: int
+    layer: str | None
+    fp32_share: float
+    error: float
+    agreement: float | None
+    latency_us: float | None = None
+
+
 class VariantFile(Record):
-    """One variant in one form, ready for the engines that build from that form."""
+    """One variant in one form, ready for the engines that build from that form; ``restored`` is int8-mixed's way."""
 
     variant: str
     form: Form
     artifact: Artifact
     notes: tuple[str, ...] = ()
+    restored: tuple[Restored, ...] = ()
 
 
 class CandidateSpec(Record):
@@ -87,6 +104,8 @@ class Built(Record):
     """An engine file; its digest identifies the candidate.
 
     ``parity`` is that with the reference at the edges of the dynamic dimensions; None of the reference itself.
+    ``rebuilds`` are the files of further builds that gave other bytes, each once; what is measured, registered and
+    served is ``artifact``. ``restored`` is that of the file it was built from.
     """
 
     spec: CandidateSpec
@@ -95,3 +114,5 @@ class Built(Record):
     engine_version: str
     notes: tuple[str, ...] = ()
     parity: Parity | None = None
+    rebuilds: tuple[Artifact, ...] = ()
+    restored: tuple[Restored, ...] = ()

@@ -6,6 +6,7 @@ from slipway.decisions.precision import executed, layers_lowered
 from slipway.records import Evidence, Latency, Timing
 from slipway.reports.bottlenecks import why_not_faster
 from slipway.reports.profiles import gpu_commands, most_expensive
+from slipway.reports.restored import lines as restored_lines
 
 
 def explanation(evidence: Evidence) -> dict[str, list[str]]:
@@ -15,7 +16,8 @@ def explanation(evidence: Evidence) -> dict[str, list[str]]:
             f"engine file sha256 {evidence.digest or 'none: it was never built'}",
             f"{evidence.spec.engine} {evidence.engine_version or ''}, options {evidence.options or 'none'}",
             f"made from {evidence.model_uri}, model sha256 {evidence.model_digest}",
-            f"test data md5 {evidence.data_md5}, calibration md5 {evidence.calibration_md5 or 'none'}",
+            f"test data md5 {evidence.data_md5}, calibration md5 {evidence.calibration_md5 or 'none'}, "
+            f"training md5 {evidence.training_md5 or 'none'}",
             f"code revision {evidence.code_revision}",
             f"measured on {evidence.hardware.cpu}, {evidence.hardware.cores} cores",
             *evidence.notes,
@@ -30,7 +32,8 @@ def explanation(evidence: Evidence) -> dict[str, list[str]]:
         "Executed precision": _precision_lines(evidence),
         "Why it is not faster": why_not_faster(evidence),
     }
-    return sections | _operators(evidence)
+    way = {"Layers back in fp32": restored_lines(evidence.restored)} if evidence.restored else {}
+    return sections | way | _operators(evidence)
 
 
 def _accuracy_lines(evidence: Evidence) -> list[str]:

@@ -116,7 +116,8 @@ def reference_row(outcome: TargetOutcome) -> tuple[str, ...]:
     latency = outcome.reference_latency
     p50 = f"{latency.p50_ms:.3f}" if latency else "-"
     p99 = f"{latency.p99_ms:.3f}" if latency and latency.p99_ms is not None else "-"
-    return ("", "reference", "eager fp32", f"{outcome.reference_value:.4f}", "", p50, p99, "1", "", "")
+    value = "-" if outcome.reference_value is None else f"{outcome.reference_value:.4f}"
+    return ("", "reference", "eager fp32", value, "", p50, p99, "1", "", "")
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Tensors in JSON, as the Open Inference Protocol (version 2) writes them."""
+"""The words of the Open Inference Protocol (version 2): datatypes, and tensors in JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from slipway.errors import BadInputError
 from slipway.records import TensorSpec
+
+Array = npt.NDArray[np.generic]
 
 DATATYPES = {
     "bool": "BOOL",
@@ -25,51 +27,92 @@ DATATYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
+_DTYPES = {datatype: np.dtype(dtype) for dtype, datatype in DATATYPES.items()}
 
 
-def read_request(request: object, inputs: tuple[TensorSpec, ...]) -> dict[str, npt.NDArray[np.generic]]:
-    """The arrays by name of a request such as ``{"inputs": [{"name", "shape", "datatype", "data"}]}``.
-
-    ``data`` may be nested or flat, row by row. Names, ranks and sizes are left to the session to check.
+def tensors_of(request: object) -> list[Mapping[str, Any]]:
+    """The inputs of a request such as ``{"inputs": [{"name", "shape", "datatype", "data"}]}``.
 
     Raises:
-        BadInputError: the request is no such object, or a tensor's data do not fit what it says of itself.
+        BadInputError: it is no such object.
     """
     tensors = request.get("inputs") if isinstance(request, Mapping) else None
     if not isinstance(tensors, list) or not all(isinstance(tensor, Mapping) for tensor in tensors):
-        raise BadInputError(f"a request is a JSON object with a list of inputs; this engine takes {_expected(inputs)}")
-    return {str(tensor.get("name")): _array(tensor, inputs) for tensor in tensors}
+        raise BadInputError('a request is a JSON object such as {"inputs": [{"name", "shape", "datatype", "data"}]}')
+    names = [tensor.get("name") for tensor in tensors]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise BadInputError(f"every input has a name of its own, found {', '.join(map(repr, names))}")
+    return tensors
 
 
-def write_response(model: str, version: str, outputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Any]:
-    """What is answered: every output with its shape, its datatype, and its data laid flat."""
-    return {
-        "model_name": model,
-        "model_version": version,
-        "outputs": [
-            {"name": name, "shape": list(array.shape), "datatype": DATATYPES[array.dtype.name], "data": _flat(array)}
-            for name, array in outputs.items()
-        ],
-    }
+def dtype_of(tensor: Mapping[str, Any]) -> np.dtype[Any]:
+    """The type that a tensor says its data have.
 
-
-def _array(tensor: Mapping[str, Any], inputs: tuple[TensorSpec, ...]) -> npt.NDArray[np.generic]:
-    dtypes = {datatype: dtype for dtype, datatype in DATATYPES.items()}
-    dtype = dtypes.get(str(tensor.get("datatype")))
+    Raises:
+        BadInputError: there is no such datatype.
+    """
+    dtype = _DTYPES.get(str(tensor.get("datatype")))
     if dtype is None:
-        raise _wrong(tensor, f"has datatype {tensor.get('datatype')!r}", inputs)
+        raise BadInputError(
+            f"input {tensor['name']!r} has datatype {tensor.get('datatype')!r}; known: {', '.join(_DTYPES)}"
+        )
+    return dtype
+
+
+def shape_of(tensor: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape that a tensor says its data have.
+
+    Raises:
+        BadInputError: it is no list of sizes.
+    """
     shape = tensor.get("shape")
-    if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise _wrong(tensor, f"has shape {shape!r}", inputs)
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise BadInputError(f"input {tensor['name']!r} has shape {shape!r}; a shape is a list of sizes, such as [1, 3]")
+    return tuple(shape)
+
+
+def array_of(tensor: Mapping[str, Any]) -> Array:
+    """The array of a tensor whose ``data`` stand beside it in JSON, nested or flat, row by row.
+
+    Raises:
+        BadInputError: the data do not fit what the tensor says of itself.
+    """
+    dtype, shape = dtype_of(tensor), shape_of(tensor)
     try:
         data = np.asarray(tensor.get("data"))
-        _require_held(data, np.dtype(dtype))
+        _require_held(data, dtype)
         return data.astype(dtype).reshape(shape)
     except (ValueError, TypeError, OverflowError) as error:
-        raise _wrong(tensor, f"does not hold {dtype}{shape}: {error}", inputs) from error
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"input {tensor['name']!r} does not hold {dtype}{list(shape)}: {reason}") from error
 
 
-def _require_held(data: npt.NDArray[np.generic], dtype: np.dtype[Any]) -> None:
+def read_request(request: object) -> dict[str, Array]:
+    """The arrays by name of a request all in JSON; names, ranks and sizes are left to the session to check.
+
+    Raises:
+        BadInputError: the request is malformed.
+    """
+    return {tensor["name"]: array_of(tensor) for tensor in tensors_of(request)}
+
+
+def described(name: str, array: Array) -> dict[str, Any]:
+    """What is said of an output, without its data."""
+    return {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": list(array.shape)}
+
+
+def write_response(model: str, version: str, outputs: Mapping[str, Array]) -> dict[str, Any]:
+    """What is answered in JSON: every output with its data laid flat."""
+    told = [described(name, array) | {"data": array.ravel().tolist()} for name, array in outputs.items()]
+    return {"model_name": model, "model_version": version, "outputs": told}
+
+
+def metadata_of(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
+    """A signature's half as the protocol tells it."""
+    return [{"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": list(spec.shape)} for spec in specs]
+
+
+def _require_held(data: Array, dtype: np.dtype[Any]) -> None:
     """JSON knows whole numbers and others: a whole one has to lie within the type, any other is not bent into one."""
     if not data.size:
         return
@@ -79,16 +122,3 @@ def _require_held(data: npt.NDArray[np.generic], dtype: np.dtype[Any]) -> None:
             raise ValueError(f"a value is beyond {dtype}")
     elif not np.can_cast(data.dtype, dtype, "same_kind"):
         raise ValueError(f"cannot take {data.dtype} as {dtype}")
-
-
-def _wrong(tensor: Mapping[str, Any], what: str, inputs: tuple[TensorSpec, ...]) -> BadInputError:
-    return BadInputError(f"input {tensor.get('name')!r} {what}; this engine takes {_expected(inputs)}")
-
-
-def _expected(inputs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(f"{spec.name} {DATATYPES.get(spec.dtype, spec.dtype)}{list(spec.shape)}" for spec in inputs)
-
-
-def _flat(array: npt.NDArray[np.generic]) -> list[Any]:
-    flat: list[Any] = array.ravel().tolist()
-    return flat

@@ -1,6 +1,8 @@
 """How MLflow loads a registered engine by itself: ``mlflow.pyfunc.load_model("models:/NAME.TARGET@champion")``.
 
-MLflow runs this file as models-from-code; the engine file and its evidence lie beside it in the logged model.
+MLflow runs this file as models-from-code; the engine file and its evidence lie beside it in the logged model. It is
+for looking at an engine, wherever that may be, and promises no speed: a stale one opens as well, which `slipway serve`
+refuses. Nobody opens bytes other than those of the evidence, and no engine opens a file that it cannot run here.
 """
 
 from __future__ import annotations

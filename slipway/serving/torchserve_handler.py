@@ -59,5 +59,4 @@ class EngineHandler:
                 body = json.loads(body)
             except ValueError as error:
                 raise BadInputError(f"the request's body is not JSON: {error}") from error
-        arrays = read_request(body, self._session.inputs)
-        return write_response(self._name, self._version, self._session.infer(arrays))
+        return write_response(self._name, self._version, self._session.infer(read_request(body)))

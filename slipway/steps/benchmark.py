@@ -16,6 +16,7 @@ import numpy as np
 from filelock import FileLock
 
 from slipway.config import LatencyParams, TargetParams
+from slipway.decisions.staleness import stale
 from slipway.errors import RejectedError, SlipwayError
 from slipway.measure.parity import compare_outputs
 from slipway.measure.predictions import load_predictions
@@ -28,6 +29,7 @@ from slipway.records import (
     Failure,
     Hardware,
     Profile,
+    Rebuild,
     Record,
     Timed,
     Validated,
@@ -72,6 +74,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
 ) -> Timings:
     """Time all candidates against the reference, and against the champion where there is one; profile each.
 
+    Further builds of a candidate that gave other bytes take part, to tell how far builds differ, and none is chosen.
     Only one benchmark runs per host at a time, whichever project or process starts it. Under a ``limit``, candidates
     that are clearly slower than the others are dropped before they are measured in full.
 
@@ -79,17 +82,12 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
         BadInputError: there are fewer CPUs than threads asked for, or LoadGen is asked for and not installed.
         InfrastructureError: the reference could not be timed.
     """
-    files = {built.artifact.digest: built for built, _ in candidates}
-    participants = [
-        replace(_participant(objects, built, data, str(built.spec)), counts=limit is None or digest in limit.promising)
-        for digest, built in files.items()
-    ]
-    if champion:
-        participants.append(replace(_participant(objects, champion, data, "champion"), stays=True))
+    participants = _participants(objects, [built for built, _ in candidates], data, limit)
+    last = [replace(_participant(objects, champion, data, "champion"), stays=True)] if champion else []
     with host_to_itself(), objects.new_dir() as traces:
         session = run_session(
             _participant(objects, reference, data, "reference"),
-            participants,
+            [*participants.values(), *last],
             _plan(target, latency, limit),
             os.sched_getaffinity(0),
             traces,
@@ -98,14 +96,17 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
         kept: dict[Path | None, Artifact] = {
             one.trace: _kept(objects, one.trace) for one in _measured(session) if one.trace
         }
-    results = dict(zip(files, session.candidates, strict=False))  # the champion comes last
+    results = dict(zip(participants, session.candidates, strict=False))  # the champion comes last
     base = session.candidates[-1] if champion else None
     answers = {
         built.artifact.digest: load_predictions(objects.path(done.predictions), target.batch[0])[0]
         for built, done in candidates
     }
     return Timings(
-        by_digest={digest: _timed(results[digest], base, answers[digest], kept) for digest in files},
+        by_digest={
+            digest: _with_rebuilds(_timed(results[digest], base, answers[digest], kept), results, digest, done)
+            for digest, done in ((built.artifact.digest, done) for built, done in candidates)
+        },
         reference_profile=session.reference.profile,
         reference_trace=kept.get(session.reference.trace),
     )
@@ -114,7 +115,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
 def find_champion(
     registry: Registry, objects: ObjectStore, name: str, hardware: Hardware, candidates: Sequence[Built]
 ) -> Built | None:
-    """The engine that serves now as the champion of ``name``; None if there is none, or it is of other hardware.
+    """The engine that serves now as the champion of ``name``; None if there is none, or it is stale on ``hardware``.
 
     It is fetched from the registry, unless it is one of ``candidates``: then that one is given.
     """
@@ -122,7 +123,7 @@ def find_champion(
     if version is None:
         return None
     evidence = registry.version(name, version).evidence
-    if evidence.hardware.fingerprint != hardware.fingerprint:
+    if stale(evidence, hardware):
         return None
     for candidate in candidates:
         if candidate.artifact.digest == evidence.digest:
@@ -158,6 +159,42 @@ def _participant(objects: ObjectStore, built: Built, data: DataSource, name: str
     path = objects.path(built.artifact)
     command = (sys.executable, "-m", "slipway.steps.timed_engine", built.spec.engine, str(path), data.path)
     return Participant(name=name, argv=command)
+
+
+def _participants(
+    objects: ObjectStore, candidates: Sequence[Built], data: DataSource, limit: TimeLimit | None
+) -> dict[str, Participant]:
+    """Who is timed, by digest: every candidate, and every further build of one that is no candidate itself."""
+    found: dict[str, Participant] = {}
+    for built in candidates:
+        digest = built.artifact.digest
+        counts = limit is None or digest in limit.promising
+        found[digest] = replace(_participant(objects, built, data, str(built.spec)), counts=counts)
+    for built in candidates:
+        for artifact in built.rebuilds:
+            other, name = built.model_copy(update={"artifact": artifact}), f"{built.spec}, another build"
+            found.setdefault(artifact.digest, replace(_participant(objects, other, data, name), counts=False))
+    return found
+
+
+def _with_rebuilds(
+    timed: Timed | Failure, results: Mapping[str, ParticipantTiming | SlipwayError], digest: str, done: Validated
+) -> Timed | Failure:
+    """``timed``, the timing of the candidate ``digest``, with the latency of its further builds."""
+    kept = results[digest]
+    if isinstance(timed, Failure) or isinstance(kept, SlipwayError):
+        return timed
+    return timed.model_copy(
+        update={"rebuilds": tuple(_rebuild(one, results[one.digest], kept) for one in done.rebuilds)}
+    )
+
+
+def _rebuild(rebuild: Rebuild, result: ParticipantTiming | SlipwayError, kept: ParticipantTiming) -> Rebuild:
+    """``rebuild`` with its latency; one that was dropped, or broke down, has none."""
+    if isinstance(result, SlipwayError):
+        return rebuild
+    times = {"latency_p50_ms": result.timing.latency.p50_ms, "latency_ratio": kept.speedup_over(result)}
+    return rebuild.model_copy(update=times)
 
 
 def _measured(session: SessionTimings) -> list[ParticipantTiming]:

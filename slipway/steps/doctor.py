@@ -1,13 +1,14 @@
-"""Check the set-up: versions, registry, disk, engines, data, and champions that were built for other hardware."""
+"""Check the set-up: versions, registry, disk, engines, data, and registered engines that are stale."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from slipway.decisions.staleness import rebuild_command, stale
 from slipway.engines import availabilities
 from slipway.errors import BadInputError, SlipwayError
 from slipway.records import Decision, Hardware, Record, Verdict
@@ -27,16 +28,19 @@ class Check(Record):
 
 
 def examine(
-    registry: Registry, root: Path, data: Iterable[Path], engines: Iterable[str], hardware: Hardware
+    registry: Registry, root: Path, data: Iterable[Path], engines: Mapping[str, Hardware | None]
 ) -> list[Check]:
-    """All checks, each independent of the others; ``engines`` are the registered names whose champions serve here."""
+    """All checks, each independent of the others.
+
+    ``engines`` are the registered names whose versions serve, each with the hardware that it serves on, if it is known.
+    """
     checks: dict[str, Callable[[], str]] = {
         "versions": check_versions,
         "disk": partial(check_disk, root),
         "engines": check_engines,
         "registry": partial(check_registry, registry),
         **{f"data {path}": partial(check_data, path) for path in data},
-        **{f"champion {name}": partial(check_champion, registry, name, hardware) for name in engines},
+        **{f"engine {name}": partial(check_registered, registry, name, hardware) for name, hardware in engines.items()},
     }
     return [Check(name=name, decision=_decide(check)) for name, check in checks.items()]
 
@@ -88,15 +92,32 @@ def check_data(path: Path) -> str:
     return f"md5 {source.md5}, {source.files} files"
 
 
-def check_champion(registry: Registry, name: str, hardware: Hardware) -> str:
-    """What serves was built and measured on this hardware."""
-    version = registry.champion(name)
-    if version is None:
+def check_registered(registry: Registry, name: str, hardware: Hardware | None) -> str:
+    """No version of ``name`` that an alias names (champion, challenger, previous) is stale on ``hardware``.
+
+    None is hardware that is not this host's: nothing here can tell.
+    """
+    try:
+        aliases = registry.aliases(name)
+    except BadInputError:  # nothing is registered under this name yet
+        aliases = {}
+    if not aliases:
         return "none yet"
-    measured_on = registry.version(name, version).evidence.hardware
-    if measured_on.fingerprint != hardware.fingerprint:
-        raise BadInputError(
-            f"version {version} is stale: measured on {measured_on.cpu} ({measured_on.fingerprint[:12]}), this host is "
-            f"{hardware.cpu} ({hardware.fingerprint[:12]}); run `slipway release` here to build it anew"
-        )
-    return f"version {version} was measured on this hardware"
+    if hardware is None:
+        return f"{_told(aliases)} of another host; run `slipway doctor` where the target's workers run"
+    fresh, old = dict[str, str](), list[str]()
+    commands = dict[str, None]()
+    for alias, version in sorted(aliases.items()):
+        evidence = registry.version(name, version).evidence
+        if reasons := stale(evidence, hardware):
+            old.append(f"{alias} version {version} is stale: {', '.join(reasons)}")
+            commands[rebuild_command(evidence)] = None
+        else:
+            fresh[alias] = version
+    if old:
+        raise BadInputError(f"{'; '.join(old)}; run `{'` and `'.join(commands)}` here to build anew")
+    return f"{_told(fresh)}, measured on such a host as this"
+
+
+def _told(aliases: Mapping[str, str]) -> str:
+    return ", ".join(f"{alias} version {version}" for alias, version in sorted(aliases.items()))

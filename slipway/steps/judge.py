@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slipway.config import Params, TargetParams
+from slipway.config import Params, SloParams, TargetParams
 from slipway.decisions.choice import choose, hold_against
 from slipway.decisions.gates import accuracy_gate, combine, regression_gate, slo_gates, timing_gate
 from slipway.decisions.parity import parity_gate
 from slipway.decisions.precision import count_precisions, precision_gate
+from slipway.decisions.rebuilds import rebuilds_told
+from slipway.decisions.throughput import best_throughput
 from slipway.records import (
     Artifact,
     Built,
@@ -22,10 +24,12 @@ from slipway.records import (
     ModelSource,
     Predictions,
     Profile,
+    Rebuild,
     Record,
     Release,
     TargetOutcome,
     Timed,
+    Timing,
     Validated,
     Verdict,
 )
@@ -67,6 +71,7 @@ def judge(
         model_digest=context.model.digest,
         data_md5=context.data.md5,
         calibration_md5=context.calibration.md5 if context.calibration else None,
+        training_md5=context.training.md5 if context.training else None,
         code_revision=context.code_revision,
         hardware=context.hardware,
         size_bytes=done_build.artifact.size_bytes if done_build else None,
@@ -74,10 +79,12 @@ def judge(
         accuracy=done_validation.accuracy if done_validation else None,
         parity=done_validation.parity if done_validation else None,
         executed_precision=_executed_precision(done_validation, done_timing),
-        timing=done_timing.timing if done_timing else None,
+        timing=_to_serve(done_timing.timing, params.targets[spec.target].slo) if done_timing else None,
         gates=gates,
         decision=combine(gates),
-        notes=done_build.notes if done_build else (),
+        notes=(*(done_build.notes if done_build else ()), *_rebuilds_told(done_validation, done_timing)),
+        rebuilds=_rebuilds(done_validation, done_timing),
+        restored=done_build.restored if done_build else (),
         signature=context.model.signature,
         profile=done_timing.profile if done_timing else None,
         reference_profile=reference_profile if done_timing else None,
@@ -106,6 +113,20 @@ def _executed_precision(validated: Validated | None, timed: Timed | None) -> dic
     if timed and timed.profile:
         return count_precisions(timed.profile.layers)
     return validated.executed_precision if validated else {}
+
+
+def _to_serve(timing: Timing, slo: SloParams) -> Timing:
+    """``timing`` with the setting to serve with: which one it is depends on what the target demands."""
+    return timing.model_copy(update={"best_throughput": best_throughput(timing.throughput, slo.latency_p99_ms)})
+
+
+def _rebuilds(validated: Validated | None, timed: Timed | None) -> tuple[Rebuild, ...]:
+    measured = timed or validated  # whoever was timed was validated before
+    return measured.rebuilds if measured else ()
+
+
+def _rebuilds_told(validated: Validated | None, timed: Timed | None) -> tuple[str, ...]:
+    return rebuilds_told(validated.accuracy if validated else None, _rebuilds(validated, timed))
 
 
 def _session_options(timed: Timed | None) -> dict[str, bool | int | float | str]:
@@ -151,6 +172,7 @@ def release_of(context: Context, metric: str, outcomes: Sequence[TargetOutcome])
         model=context.model,
         data_md5=context.data.md5,
         calibration_md5=context.calibration.md5 if context.calibration else None,
+        training_md5=context.training.md5 if context.training else None,
         code_revision=context.code_revision,
         metric=metric,
         targets=tuple(outcomes),

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from slipway.errors import BadInputError
-from slipway.stores.registry import RegisteredEngine, Registry
+from slipway.stores.registry import RegisteredEngine, Registry, version_with
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that zip knows: the same engine gives the same archive
 
@@ -25,11 +25,7 @@ def publish_mar(registry: Registry, name: str, alias: str, handler: Path, out: P
         BadInputError: no version bears the alias, or ``out`` cannot be written.
         TamperedError: the engine file's bytes differ from the evidence's digest.
     """
-    aliases = registry.aliases(name)
-    if alias not in aliases:
-        known = ", ".join(f"{one} (version {version})" for one, version in aliases.items()) or "none"
-        raise BadInputError(f"{name} has no {alias}; aliases: {known}")
-    engine = registry.version(name, aliases[alias])
+    engine = registry.version(name, version_with(registry, name, alias))
     archive = out / f"{name}.mar"
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -15,15 +15,17 @@ from slipway.exports.calling import leaves_in_order
 from slipway.exports.onnx import export_onnx, translated
 from slipway.exports.program import export_program
 from slipway.exports.torchscript import export_torchscript
-from slipway.records import DataSource, Exported, Form, ModelSource, VariantFile
+from slipway.records import DataSource, Exported, Form, ModelSource, Restored, VariantFile
 from slipway.steps.export import FILE_NAMES
+from slipway.steps.operator_times import operator_times
 from slipway.steps.progress import meter
 from slipway.stores.datasets import Array, batches, count, examples
 from slipway.stores.objects import ObjectStore
 from slipway.variants import variant as kind_of
 from slipway.variants.fp16_onnx import reduce_onnx
 from slipway.variants.int8_dynamic import quantize_linears, quantize_onnx_dynamic, told
-from slipway.variants.int8_mixed import quantize_onnx_mixed
+from slipway.variants.int8_mixed import Mixed, quantize_onnx_mixed
+from slipway.variants.int8_program import quantize_program_static
 from slipway.variants.int8_qat import Trainee, fine_tune, quantize_tuned
 from slipway.variants.int8_static import quantize_onnx_static
 from slipway.variants.reduced_float import Reduced, to_reduced
@@ -71,24 +73,62 @@ def quantize(  # noqa: PLR0913, PLR0917 - what each variant reads is keyed and h
         return _fine_tuned(objects, source, exported, calibration, params, training, qat or QatParams())
     with objects.new_dir() as folder:
         out = folder / FILE_NAMES[exported.form]
-        if exported.form is not Form.ONNX:
+        restored: tuple[Restored, ...] = ()
+        if exported.form is Form.PROGRAM and calibration is not None and kind.needs_calibration:
+            notes = _calibrate_program(objects, source, out, data, calibration, params)
+        elif exported.form is not Form.ONNX:
             notes = _quantize_module(objects, source, variant, exported.form, data, out)
         elif calibration is not None and kind.needs_calibration:
-            notes = _calibrate_onnx(objects.path(exported.artifact), out, variant, source, calibration, params)
+            onnx = objects.path(exported.artifact)
+            notes, restored = _calibrate_onnx(onnx, out, variant, source, calibration, params)
         else:
             notes = _quantize_onnx(objects.path(exported.artifact), out, variant, source, data)
-        return VariantFile(variant=variant, form=exported.form, artifact=objects.put(out), notes=notes)
+        artifact = objects.put(out)
+        return VariantFile(variant=variant, form=exported.form, artifact=artifact, notes=notes, restored=restored)
 
 
 def _calibrate_onnx(
     onnx: Path, out: Path, variant: str, source: ModelSource, calibration: DataSource, params: CalibrationParams
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], tuple[Restored, ...]]:
     def stream() -> Iterator[Arrays]:
         return _streamed(calibration, source, CALIBRATION_BATCH)
 
     if variant == "int8-mixed":
-        return quantize_onnx_mixed(onnx, out, stream, params).notes
-    return quantize_onnx_static(onnx, out, stream, params)
+        example = examples(Path(calibration.path), _input_names(source), 1)
+        made = quantize_onnx_mixed(onnx, out, stream, params, operator_times(source.signature, example))
+        return made.notes, _told(made)
+    return quantize_onnx_static(onnx, out, stream, params), ()
+
+
+def _told(made: Mixed) -> tuple[Restored, ...]:
+    return tuple(
+        Restored(
+            layers=point.layers,
+            layer=point.layer,
+            fp32_share=point.fp32_share,
+            error=point.answers.error,
+            agreement=point.answers.agreement,
+            latency_us=point.latency_us,
+        )
+        for point in made.path
+    )
+
+
+def _calibrate_program(
+    objects: ObjectStore,
+    source: ModelSource,
+    out: Path,
+    data: DataSource,
+    calibration: DataSource,
+    params: CalibrationParams,
+) -> tuple[str, ...]:
+    def stream() -> Iterator[Arrays]:
+        return _streamed(calibration, source, CALIBRATION_BATCH)
+
+    module = load_module(objects.path(source.program))
+    quantized, notes = quantize_program_static(module, source.signature, stream, params)
+    sample = examples(Path(data.path), _input_names(source), TRACED_EXAMPLES)
+    return (*notes, export_program(quantized, sample, source.signature, out))
 
 
 def _quantize_onnx(onnx: Path, out: Path, variant: str, source: ModelSource, data: DataSource) -> tuple[str, ...]:

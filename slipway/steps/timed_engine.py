@@ -11,6 +11,7 @@ import numpy as np
 
 from slipway.engines import engine
 from slipway.engines.base import Arrays, RunOptions
+from slipway.engines.streams import load_streams
 from slipway.measure.arrays import Infer
 from slipway.measure.worker import claim_stdout, serve
 from slipway.records import Profile
@@ -23,8 +24,8 @@ def main(name: str, path: Path, data: Path) -> int:
     runtime = engine(name)
 
     @contextmanager
-    def load(threads: int) -> Iterator[Infer]:
-        with runtime.load(path, RunOptions(threads=threads)) as session:
+    def load(threads: int, streams: int) -> Iterator[Infer]:
+        with load_streams(runtime, path, RunOptions(threads=threads, streams=streams)) as session:
             yield session.infer
 
     with runtime.load(path, RunOptions()) as session:  # imports the runtime, so that this does not count as loading

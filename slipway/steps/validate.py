@@ -8,13 +8,13 @@ from pathlib import Path
 from slipway.config import AccuracyParams
 from slipway.engines import engine
 from slipway.engines.base import RunOptions, Session
-from slipway.errors import BadInputError
+from slipway.errors import BadInputError, RejectedError
 from slipway.measure.accuracy import compare, kept_of_reference
 from slipway.measure.arrays import Array, Arrays, Joined, write_arrays
 from slipway.measure.metrics import Metric, metric
 from slipway.measure.predictions import save_predictions, written_predictions
 from slipway.measure.probe import ProbeDraw, given_up, hopeless, load_probe
-from slipway.records import Artifact, Built, DataSource, Predictions, Validated
+from slipway.records import Artifact, Built, DataSource, Predictions, Rebuild, Validated
 from slipway.steps.progress import meter
 from slipway.stores.datasets import Batch, batches, count
 from slipway.stores.objects import ObjectStore
@@ -61,11 +61,34 @@ def validate(
     """Run one candidate over ``data``; accuracy and parity against the reference's answers.
 
     A candidate that soon proves to lose more than ``give_up_drop`` is given up; None runs every one to the end. Its
-    predictions, parity and accuracy are then those of the random examples that proved it.
+    predictions, parity and accuracy are then those of the random examples that proved it. Further builds that gave
+    other bytes run over ``data`` as well, for their accuracy, unless the candidate was given up.
 
     Raises:
         RejectedError: the outputs hold NaN, or their shapes differ from the reference's.
     """
+    done = _validate_kept(objects, built, data, reference, policy, threads, give_up_drop)
+    rebuilds = [Rebuild(digest=other.digest, size_bytes=other.size_bytes) for other in built.rebuilds]
+    if not done.accuracy.given_up:
+        for index, artifact in enumerate(built.rebuilds):
+            other = built.model_copy(update={"artifact": artifact})
+            try:
+                found = _validate_kept(objects, other, data, reference, policy, threads)
+            except RejectedError as error:
+                raise RejectedError(f"another build ({artifact.digest[:12]}) is not like the first: {error}") from error
+            rebuilds[index] = rebuilds[index].model_copy(update={"accuracy": found.accuracy.value})
+    return done.model_copy(update={"rebuilds": tuple(rebuilds)})
+
+
+def _validate_kept(
+    objects: ObjectStore,
+    built: Built,
+    data: DataSource,
+    reference: Predictions,
+    policy: AccuracyParams,
+    threads: int,
+    give_up_drop: float | None = None,
+) -> Validated:
     rule, expected = metric(policy.metric), objects.path(reference.artifact)
     with objects.new_dir() as folder, _loaded(objects, built, threads) as session:
         found, failed = folder / "predictions.npz", None

@@ -44,7 +44,7 @@ VARIANTS: dict[str, VariantKind] = {
         ),
         VariantKind(
             "int8-static",
-            frozenset({Form.ONNX}),
+            frozenset({Form.ONNX, Form.PROGRAM}),
             True,
             "int8 weights per channel and int8 activations whose ranges come from calibration data",
         ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slipway.config import CalibrationParams
-from slipway.errors import BadInputError, RejectedError
+from slipway.errors import BadInputError, RejectedError, UnsupportedError
 from slipway.variants.calibration import HELD_BACK_EVERY, adequacy, calibrate, is_held_back
 from slipway.variants.inner_values import Arrays, Batches, Probe, numbered, rows
+from slipway.variants.layer_times import LayerTimes, Timer, layer_times
 from slipway.variants.qdq import (
     Ranges,
     activations,
@@ -75,20 +77,23 @@ class Answers:
 class Restored:
     """One point of the way back: the layers in fp32 so far, what they cost and how near the answers are.
 
-    ``fp32_share`` is of the model's multiply-accumulates.
+    ``fp32_share`` is of the model's multiply-accumulates. ``latency_us`` estimates a call: the measured one of int8,
+    and what each of these layers takes more in fp32; None where no engine told it.
     """
 
     layers: int
     layer: str | None
     fp32_share: float
     answers: Answers
+    latency_us: float | None = None
 
     def __str__(self) -> str:
         """The point in words."""
         layer = f" ({self.layer})" if self.layer else ""
+        latency = f", about {self.latency_us:.0f} us a call" if self.latency_us is not None else ""
         return (
             f"{self.layers} layers in fp32{layer}: {self.answers}, "
-            f"{self.fp32_share:.1%} of multiply-accumulates in fp32"
+            f"{self.fp32_share:.1%} of multiply-accumulates in fp32{latency}"
         )
 
 
@@ -100,14 +105,17 @@ class Mixed:
     path: tuple[Restored, ...]
 
 
-def quantize_onnx_mixed(source: Path, out: Path, batches: Batches, params: CalibrationParams) -> Mixed:
+def quantize_onnx_mixed(
+    source: Path, out: Path, batches: Batches, params: CalibrationParams, timer: Timer | None = None
+) -> Mixed:
     """Write an fp32 ONNX file's int8-mixed form.
 
     Calibrated once. Each layer's sensitivity is the squared error of the outputs if it alone runs in int8 (errors of
     single layers are small and add up: Wu et al., "Mixed precision quantization", 2018). Then layers go back to fp32,
-    the most error per multiply-accumulate first, until on the held-back examples at most 1% of the top-1 classes differ
-    from fp32's and the error of outputs that are no classes is at most 5%. Fewer than 300 examples cannot show the 1%:
-    then the error of every output is bounded.
+    the most error per microsecond first that ``timer`` measures it to lose, until on the held-back examples at most 1%
+    of the top-1 classes differ from fp32's and the error of outputs that are no classes is at most 5%. Fewer than 300
+    examples cannot show the 1%: then the error of every output is bounded. Without ``timer``, or where it cannot tell,
+    multiply-accumulates take the place of the microseconds, and the notes say so.
 
     Raises:
         UnsupportedError: the model has no convolution or matrix product with constant weights.
@@ -123,14 +131,14 @@ def quantize_onnx_mixed(source: Path, out: Path, batches: Batches, params: Calib
             f"it found {calibrated.examples}"
         )
     held = _Outputs(model, list(_first(batches, JUDGED_EXAMPLES, held_back=True)))
-    path = _way_back(model, found, calibrated.ranges, batches, held)
+    path, ranked_by = _way_back(model, found, calibrated.ranges, batches, held, timer)
     if not path[-1].answers.are_near:
         raise RejectedError(f"int8-mixed: no layer can stay in int8; the last try had {path[-1]}")
     restored = [point.layer for point in path if point.layer]
     made = quantized(model, set(found) - set(restored), calibrated.ranges)
     out.write_bytes(made.SerializeToString(deterministic=True))
     way = f"{len(restored)} of {len(found)} layers back in fp32" + (f": {listed(restored)}" if restored else "")
-    judged = [f"{way}; judged on {held.examples} held-back examples"]
+    judged = [f"{way}; judged on {held.examples} held-back examples", *ranked_by]
     if path[-1].answers.are_few:
         judged.append(
             f"{held.examples} held-back examples cannot show {MAX_DISAGREEMENT:.0%}: "
@@ -141,31 +149,57 @@ def quantize_onnx_mixed(source: Path, out: Path, batches: Batches, params: Calib
 
 
 def _way_back(
-    model: onnx.ModelProto, names: Sequence[str], ranges: Ranges, batches: Batches, held: _Outputs
-) -> tuple[Restored, ...]:
-    """Points from all layers in int8 to the first that is near enough, or to the last that has a layer in int8."""
-    path = [Restored(0, None, 0.0, held.compared(quantized(model, names, ranges)))]
-    if path[0].answers.are_near:
-        return tuple(path)
-    order, costs = _ranked(model, names, ranges, batches)
-    for count in range(1, len(order)):
-        made = quantized(model, order[count:], ranges)
-        share = sum(costs[name] for name in order[:count]) / sum(costs.values())
-        path.append(Restored(count, order[count - 1], share, held.compared(made)))
-        if path[-1].answers.are_near:
-            break
-    return tuple(path)
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    ranges: Ranges,
+    batches: Batches,
+    held: _Outputs,
+    timer: Timer | None,
+) -> tuple[tuple[Restored, ...], tuple[str, ...]]:
+    """Points from all layers in int8 to the first that is near enough, or to the last that has a layer in int8.
 
-
-def _ranked(
-    model: onnx.ModelProto, names: Sequence[str], ranges: Ranges, batches: Batches
-) -> tuple[list[str], dict[str, int]]:
-    """The layers, the most squared error per multiply-accumulate first; and each one's multiply-accumulates."""
+    And by what the layers were ranked, in words; nothing where none had to go back.
+    """
+    whole = quantized(model, names, ranges)
+    answers = held.compared(whole)
+    if answers.are_near:
+        return (Restored(0, None, 0.0, answers),), ()
     sample = list(_first(batches, PROBED_EXAMPLES, held_back=False))
-    costs = multiply_accumulates(model, names, sample[0])
+    counts = multiply_accumulates(model, names, sample[0])
+    times, ranked_by = _timed(model, names, whole, timer)
     outputs = _Outputs(model, sample)
     errors = {name: outputs.compared(quantized(model, [name], ranges)).error ** 2 for name in names}
-    return by_error_per_cost(errors, costs), costs
+    order = by_error_per_cost(errors, times.costs() if times else counts)
+    path: list[Restored] = []
+    for count in range(len(order)):
+        restored = order[:count]
+        if count:
+            answers = held.compared(quantized(model, order[count:], ranges))
+        share = sum(counts[name] for name in restored) / sum(counts.values())
+        latency_us = times.estimated_us(restored) if times else None
+        path.append(Restored(count, restored[-1] if restored else None, share, answers, latency_us))
+        if answers.are_near:
+            break
+    return tuple(path), (ranked_by,)
+
+
+def _timed(
+    model: onnx.ModelProto, names: Collection[str], int8: onnx.ModelProto, timer: Timer | None
+) -> tuple[LayerTimes | None, str]:
+    """What the layers' way back costs in time, if that can be told, and by what they are ranked, in words."""
+    by_count = "layers ranked by error per multiply-accumulate, not per microsecond"
+    if timer is None:
+        return None, f"{by_count}: no engine was timed"
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            files = {Path(directory, "fp32.onnx"): model, Path(directory, "int8.onnx"): int8}
+            for path, one in files.items():
+                path.write_bytes(one.SerializeToString(deterministic=True))
+            times = layer_times(model, names, timer, *files)
+    except UnsupportedError as reason:
+        return None, f"{by_count}: {reason}"
+    told = f"a call takes {times.fp32_us:.0f} us in fp32, {times.int8_us:.0f} us in int8"
+    return times, f"layers ranked by error per microsecond of {times.by}; {told}"
 
 
 def by_error_per_cost(errors: Mapping[str, float], costs: Mapping[str, float]) -> list[str]:

@@ -11,10 +11,20 @@ import pytest
 import slipway
 from slipway import wiring
 from slipway.config import Params, load_params
-from slipway.engines import ENGINES
+from slipway.engines import availabilities
 from slipway.engines.base import Availability
 from slipway.errors import BadInputError, InfrastructureError, UnsupportedError
-from slipway.wiring import check_targets, code_revision, embed_prefect, host_hardware, load_flow, workshop
+from slipway.records import CandidateSpec, Form
+from slipway.wiring import (
+    check_targets,
+    check_targets_here,
+    code_revision,
+    embed_prefect,
+    host_hardware,
+    load_flow,
+    wanted_forms,
+    workshop,
+)
 
 PARAMS = Params.model_validate(
     {
@@ -68,9 +78,57 @@ def test_only_the_targets_asked_for_are_checked() -> None:
     assert list(check_targets(mixed, ("x86",)).targets) == ["x86"]
 
 
-def test_a_work_pool_is_refused_rather_than_ignored() -> None:
+def test_of_a_target_elsewhere_only_names_and_settings_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from slipway.engines.openvino import OpenVinoEngine
+
+    missing = Availability(engine="openvino", available=False, version=None, reason="no openvino", extra="openvino")
+    monkeypatch.setattr(OpenVinoEngine, "availability", lambda _: missing)
+    elsewhere = with_target(engines=("openvino", "torch"), threads=(4096,), work_pool="board")
+    assert check_targets(elsewhere) == elsewhere
+
+    with pytest.raises(BadInputError, match="unknown engine 'openvin', did you mean 'openvino'"):
+        check_targets(with_target(engines=("openvin",), work_pool="board"))
+    with pytest.raises(BadInputError, match="engine torch has no setting 'speed'"):
+        check_targets(with_target(settings={"torch": {"speed": 9}}, work_pool="board"))
+
+
+def test_a_single_step_refuses_a_work_pool_rather_than_ignore_it() -> None:
+    assert check_targets_here(PARAMS) == PARAMS
     with pytest.raises(BadInputError, match=r"^target 'x86' asks for work pool 'gpu', .* set work_pool: null$"):
-        check_targets(with_target(work_pool="gpu"))
+        check_targets_here(with_target(work_pool="gpu"))
+
+
+def test_what_an_engine_builds_from_is_known_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from slipway.engines.openvino import OpenVinoEngine
+
+    missing = Availability(engine="openvino", available=False, version=None, reason="no openvino", extra="openvino")
+    monkeypatch.setattr(OpenVinoEngine, "availability", lambda _: missing)
+    specs = [
+        CandidateSpec(target="x86", variant=variant, engine=engine)
+        for variant in ("fp32", "int8-static")
+        for engine in ("openvino", "onnxruntime", "torchscript")
+    ]
+
+    assert wanted_forms(specs) == [
+        ("fp32", Form.ONNX),
+        ("fp32", Form.TORCHSCRIPT),
+        ("int8-static", Form.ONNX),
+    ], "torchscript refuses int8-static"
+
+
+def test_a_worker_takes_part_in_the_store_of_the_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "mlflow.db"
+    store.touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.org")
+
+    assert workshop(tmp_path, f"sqlite:///{store}").registry.tracking_uri == f"sqlite:///{store}"
+    assert workshop(tmp_path, "http://10.0.0.1").registry.tracking_uri == "http://mlflow.example.org"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert workshop(tmp_path, "http://10.0.0.1").registry.tracking_uri == "http://10.0.0.1"
+    with pytest.raises(
+        BadInputError, match=r"^the release keeps its files in sqlite:////nowhere/mlflow.db, which is not"
+    ):
+        workshop(tmp_path, "sqlite:////nowhere/mlflow.db")
 
 
 def test_int8_static_wants_calibration_data() -> None:
@@ -167,7 +225,7 @@ def test_outside_git_the_revision_is_slipways_version(tmp_path: Path, monkeypatc
 
 def test_the_hardware_is_bound_to_the_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     here = host_hardware()
-    assert here.runtimes.keys() == set(ENGINES)
+    assert here.runtimes.keys() == {a.engine for a in availabilities() if a.available}
 
     other = Availability(engine="torch", available=True, version="0.1", reason=None, extra=None)
     monkeypatch.setattr(wiring, "availabilities", lambda: (other,))

@@ -59,9 +59,28 @@ REFUSED_FOR = {
     ),
     ("control-flow", "fp16", "openvino"): "no converter of ONNX reaches into If",
     ("control-flow", "int8-dynamic", "torchscript"): "made from an exported program",
+    ("control-flow", "fp32", "executorch"): "was registered as TorchScript",
+    ("control-flow", "int8-static", "executorch"): "made from an exported program",
+    ("control-flow", "fp32", "tvm"): "this model was registered as TorchScript",
+    **dict.fromkeys(
+        [("control-flow", variant, "inductor") for variant in ("fp32", "bf16")],
+        "this model was registered as TorchScript",
+    ),
 }
 
-COMBINATIONS = list(itertools.product(NAMES, VARIANTS, ENGINES))
+# Their files run on NVIDIA's GPUs alone.
+ELSEWHERE = {"tensorrt", "tensorrt-rtx"}
+# These compile for long, each for some variants: left to `make integration`.
+COMPILED = {
+    "inductor": ("fp32", "bf16"),
+    "tvm": ("fp32",),
+    "executorch": ("fp32", "int8-static"),
+}
+COMBINATIONS = [
+    (name, variant, runtime)
+    for name, variant, runtime in itertools.product(NAMES, VARIANTS, sorted(ENGINES.keys() - ELSEWHERE))
+    if variant in COMPILED.get(runtime, (variant,))
+]
 
 
 def _expected_refusal(combination: tuple[str, str, str]) -> str | None:
@@ -78,8 +97,9 @@ def _params(*, refused: bool) -> list[object]:
 
 
 def _marks(combination: tuple[str, str, str]) -> list[pytest.MarkDecorator]:
-    name, variant, _ = combination
-    return [pytest.mark.integration] if variant in SELDOM and name not in SELDOM_BUT_OF else []
+    name, variant, runtime = combination
+    seldom = runtime in COMPILED or (variant in SELDOM and name not in SELDOM_BUT_OF)
+    return [pytest.mark.integration] if seldom else []
 
 
 def test_every_variant_has_a_tolerance_and_every_refusal_is_of_something_that_exists() -> None:

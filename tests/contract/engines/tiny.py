@@ -16,6 +16,17 @@ from slipway.engines.base import Arrays
 from slipway.records import Form, Signature, TensorSpec
 
 
+class Files(dict[tuple[Form, str], Path]):
+    """Files by form and variant; int8 programs are made when first asked for: their quantizer takes long to import."""
+
+    def __missing__(self, key: tuple[Form, str]) -> Path:
+        if key != (Form.PROGRAM, "int8-static"):
+            raise KeyError(key)
+        self[key] = self[Form.PROGRAM, "fp32"].with_name("int8-static.pt2")
+        _int8_program(self[Form.PROGRAM, "fp32"], self[key])
+        return self[key]
+
+
 @dataclass(frozen=True)
 class TinyModel:
     """An eager model, its signature, and its exported files by form and variant."""
@@ -130,15 +141,15 @@ def _spec(name: str, *shape: int) -> TensorSpec:
 def _export(name: str, module: nn.Module, signature: Signature, folder: Path) -> TinyModel:
     folder = folder / name
     folder.mkdir()
-    files = {
-        (form, variant): folder / f"{variant}{suffix}"
+    files = Files(
+        ((form, variant), folder / f"{variant}{suffix}")
         for form, suffix, variants in (
             (Form.PROGRAM, ".pt2", ("fp32", "bf16")),
             (Form.TORCHSCRIPT, ".ts", ("fp32", "bf16", "int8-dynamic")),
             (Form.ONNX, ".onnx", ("fp32", "int8-dynamic", "int8-static")),
         )
         for variant in variants
-    }
+    )
     files[Form.ONNX, "bf16"] = files[Form.ONNX, "fp32"]  # an engine that builds from ONNX lowers the precision itself
     model = TinyModel(name, module, signature, files, compute_layers=3)
     example = tuple(torch.from_numpy(array) for array in model.arrays(2).values())
@@ -161,6 +172,28 @@ def _program(module: nn.Module, example: tuple[torch.Tensor, ...], out: Path) ->
     )
     torch.export.save(program, out)
     return program
+
+
+def _int8_program(fp32: Path, out: Path) -> None:
+    """By executorch's own quantizer for XNNPACK, from the program itself, calibrated on normal random inputs."""
+    program = torch.export.load(fp32)
+    shapes = [tuple(node.meta["val"].shape[1:]) for node in program.graph.nodes if node.name in _inputs(program)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchao and executorch call what is deprecated of each other
+        from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+        config = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+        quantizer = xnnpack_quantizer.XNNPACKQuantizer().set_global(config)
+        prepared = prepare_pt2e(program.module(), quantizer)
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            prepared(*(torch.from_numpy(rng.standard_normal((32, *shape)).astype("float32")) for shape in shapes))
+        _program(convert_pt2e(prepared), tuple(torch.zeros(2, *shape) for shape in shapes), out)
+
+
+def _inputs(program: torch.export.ExportedProgram) -> tuple[object, ...]:
+    return program.graph_signature.user_inputs
 
 
 def _onnx(program: torch.export.ExportedProgram, model: TinyModel) -> None:

@@ -23,20 +23,40 @@ PARAMS = "model: models:/digits/1\ndata: {test: data/test}\ntargets: {x86: {engi
 def test_targets_tells_the_host_and_every_engine(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = Availability(engine="openvino", available=False, version=None, reason="not [installed]", extra="openvino")
     there = Availability(engine="torch", available=True, version="2.13.0", reason=None, extra=None)
-    monkeypatch.setattr(host, "availabilities", lambda: (there, missing))
-    monkeypatch.setattr(host, "host_hardware", lambda: HARDWARE)
+    elsewhere = Availability(
+        engine="tensorrt-rtx", available=True, version="1.7.1", reason="it wants an RTX GPU", extra="rtx", runs=False
+    )
+    lacking = missing.model_copy(update={"engine": "tensorrt", "reason": "pip install it all", "extra": "tensorrt"})
+    monkeypatch.setattr(host, "availabilities", lambda: (there, missing, elsewhere, lacking))
+    caches = {"L1d": 48 * 1024, "L3": 2**25}
+    described = HARDWARE.model_copy(
+        update={"gpu": "L4", "compute_capability": "8.9", "driver": "580", "caches": caches}
+    )
+    monkeypatch.setattr(host, "host_hardware", lambda: described)
 
     ended = slipway("targets")
 
     assert ended.code == 0
     lines = ended.stdout.splitlines()
-    assert lines[:3] == [
+    assert lines[:4] == [
         "cpu, 2 cores, 0 GiB, x86_64",
-        "instructions: avx2; GPU: none",
+        "instructions: avx2",
+        "caches: L1d 48 KiB, L3 32768 KiB; GPU: L4, compute capability 8.9, driver 580",
         f"fingerprint {'f' * 12}",
     ]
-    assert any(line.split("│")[1:4] == [" torch    ", " yes       ", " 2.13.0  "] for line in lines)
-    assert any("openvino" in line and " no " in line and "not [installed]" in line for line in lines)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    assert rows == [
+        ["torch", "yes", "2.13.0", ""],
+        ["openvino", "no", "", "not [installed]; pip install 'slipway[openvino]'"],
+        ["tensorrt-rtx", "builds only", "1.7.1", "it wants an RTX GPU"],
+        ["tensorrt", "no", "", "pip install it all"],
+    ]
+
+
+def test_a_host_without_gpu_or_known_caches_is_told_as_such(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "host_hardware", lambda: HARDWARE)
+
+    assert slipway("targets").stdout.splitlines()[2] == "caches: none known; GPU: none"
 
 
 def test_targets_as_json(slipway: Slipway) -> None:
@@ -44,7 +64,8 @@ def test_targets_as_json(slipway: Slipway) -> None:
 
     assert printed["hardware"] == host_hardware().model_dump(mode="json")
     assert [one["engine"] for one in printed["engines"]] == list(ENGINES)
-    assert all(one["available"] for one in printed["engines"])
+    assert all(one["available"] for one in printed["engines"] if one["engine"] in {"torch", "onnxruntime", "openvino"})
+    assert all(one["reason"] for one in printed["engines"] if not one["available"] or not one["runs"])
 
 
 @pytest.fixture
@@ -67,7 +88,7 @@ def test_a_sound_set_up_costs_nothing(slipway: Slipway) -> None:
 
     assert ended.code == 0
     checks = {check["name"]: check["decision"] for check in ended.object["checks"]}
-    assert list(checks) == ["versions", "disk", "engines", "registry", "data data/test", "champion digits.x86"]
+    assert list(checks) == ["versions", "disk", "engines", "registry", "data data/test", "engine digits.x86"]
     assert {decision["verdict"] for decision in checks.values()} == {"PASS"}
 
 
@@ -90,5 +111,18 @@ def test_a_stale_champion_is_told(slipway: Slipway, registry: FakeRegistry, proj
     ended = slipway("doctor", "--json")
 
     assert ended.code == 5
-    (champion,) = [check for check in ended.object["checks"] if check["name"] == "champion digits.x86"]
-    assert champion["decision"]["reasons"][0].startswith("version 2 is stale")
+    (engine,) = [check for check in ended.object["checks"] if check["name"] == "engine digits.x86"]
+    (reason,) = engine["decision"]["reasons"]
+    assert reason.startswith("champion version 2 is stale: built on cpu (x86_64), this host is ")
+    assert "previous" not in reason, "it was measured here"
+
+
+@pytest.mark.usefixtures("_sound")
+def test_the_engines_of_a_work_pool_are_not_held_against_this_host(
+    slipway: Slipway, registry: FakeRegistry, project: Path
+) -> None:
+    version = register_engine(registry, project, "digits.x86", b"elsewhere").version
+    registry.promote("digits.x86", version, None, None)
+    (project / "params.yaml").write_text(PARAMS.replace("[torch]", "[torch], work_pool: edge"))
+
+    assert slipway("doctor").code == 0

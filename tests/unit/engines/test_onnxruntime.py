@@ -12,6 +12,7 @@ from onnx import TensorProto
 from slipway.engines.base import BuildOptions, RunOptions
 from slipway.engines.onnxruntime import OnnxRuntimeEngine
 from slipway.engines.onnxruntime_profile import MOST_CALLS
+from slipway.engines.streams import load_streams
 from slipway.errors import BadInputError, UnsupportedError
 from tests.unit.engines.onnx_models import save_convolution, save_products, signature
 
@@ -80,3 +81,21 @@ def test_calls_are_bounded(tmp_path: Path) -> None:
     arrays = {"x": np.zeros((1, 3, 8, 8), "float32")}
     found = OnnxRuntimeEngine().profile(path, RunOptions(), arrays, 100_000, tmp_path / "trace.json")
     assert (found.calls, found.tool) == (MOST_CALLS, "onnxruntime profiler")
+
+
+@pytest.mark.parametrize(("threads", "streams", "pool"), [(1, 1, 1), (1, 3, 1), (2, 1, 2), (2, 3, 4)])
+def test_streams_share_a_session_and_its_threads(
+    threads: int, streams: int, pool: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime counts the caller as one thread of the pool; callers at once need no more than their own."""
+    opened: list[int] = []
+    open_session = onnxruntime.InferenceSession
+
+    def note(path: Path, settings: onnxruntime.SessionOptions, **further: list[str]) -> onnxruntime.InferenceSession:
+        opened.append(settings.intra_op_num_threads)
+        return open_session(path, settings, **further)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", note)
+    source = save_convolution(tmp_path / "model.onnx")
+    with load_streams(OnnxRuntimeEngine(), source, RunOptions(threads=threads, streams=streams)):
+        assert opened == [pool]

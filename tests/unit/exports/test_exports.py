@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from slipway.errors import BadInputError, RejectedError
+from slipway.errors import BadInputError, RejectedError, UnsupportedError
+from slipway.exports import onnx as onnx_export
 from slipway.exports.calling import Arrays, run
 from slipway.exports.onnx import export_onnx
 from slipway.exports.program import export_program
@@ -221,6 +222,21 @@ def test_an_operator_without_onnx_form_is_rejected_and_named(
     with pytest.raises(RejectedError, match=r"cannot be exported to ONNX: .*linalg_eig"):
         export_onnx(module, example, signature, tmp_path / "m.pt2")
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_weights_that_one_onnx_file_cannot_hold_are_refused(
+    script: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, example, signature = make(Mlp)
+    weights_bytes = sum(4 * one.numel() for one in model.state_dict().values())
+    module = scripted(model, example, signature) if script else model
+    monkeypatch.setattr(onnx_export, "LARGEST_BYTES", weights_bytes)
+    export_onnx(module, example, signature, tmp_path / "m.onnx")
+    monkeypatch.setattr(onnx_export, "LARGEST_BYTES", weights_bytes - 1)
+    with pytest.raises(UnsupportedError, match=f"weights take {weights_bytes:,} bytes, .* use an engine"):
+        export_onnx(module, example, signature, tmp_path / "refused.onnx")
+    assert not (tmp_path / "refused.onnx").exists()
 
 
 @pytest.mark.parametrize("script", [False, True])

@@ -29,7 +29,7 @@ def main(behaviour: Behaviour) -> int:
     calls = opened = 0
 
     @contextmanager
-    def load(threads: int) -> Iterator[Infer]:
+    def load(threads: int, streams: int) -> Iterator[Infer]:
         nonlocal opened
         opened += 1
         if behaviour.journal:

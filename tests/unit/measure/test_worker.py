@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +23,14 @@ class Engine:
     """Doubles its input, and remembers how it was used."""
 
     def __init__(self) -> None:
-        self.opened: list[int] = []
+        self.opened: list[tuple[int, int]] = []
         self.open = self.most_open = 0
         self.batches: list[int] = []
+        self.callers: set[int] = set()
 
     @contextmanager
-    def load(self, threads: int) -> Iterator[Infer]:
-        self.opened.append(threads)
+    def load(self, threads: int, streams: int) -> Iterator[Infer]:
+        self.opened.append((threads, streams))
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         yield self.infer
@@ -36,6 +38,7 @@ class Engine:
 
     def infer(self, inputs: Arrays) -> Arrays:
         self.batches.append(len(inputs["x"]))
+        self.callers.add(threading.get_ident())
         return {"y": np.asarray(inputs["x"]) * 2}
 
     def profile(self, threads: int, arrays: Arrays, calls: int, trace: Path) -> Profile:
@@ -84,13 +87,14 @@ def test_every_request_has_its_answer(tmp_path: Path) -> None:
     assert engine.most_open == 1, "two engines at once would count as memory"
 
 
-def test_each_stream_has_an_engine_of_its_own() -> None:
+def test_streams_are_callers_at_once_of_one_engine() -> None:
     engine = Engine()
     request = protocol.Throughput(batch=1, threads=2, streams=3, seconds=0.02)
     status, answers = talk(engine, protocol.Load(threads=1, batch=1), request, protocol.Finish())
     assert (status, len(answers)) == (0, 3)
-    assert engine.opened == [1, 2, 2, 2]
-    assert engine.most_open == 3
+    assert engine.opened == [(1, 1), (2, 3)]
+    assert engine.most_open == 1
+    assert len(engine.callers) == 1 + 3
 
 
 def test_a_runtime_that_cannot_be_profiled_says_why_and_is_no_failure(tmp_path: Path) -> None:
@@ -122,7 +126,7 @@ def test_an_engine_is_closed_when_asked_and_may_be_opened_again() -> None:
     engine = Engine()
     load = protocol.Load(threads=1, batch=1)
     status, answers = talk(engine, load, protocol.Close(), load, protocol.Close(), protocol.Block(calls=1))
-    assert (status, engine.open, engine.opened) == (1, 0, [1, 1])
+    assert (status, engine.open, engine.opened) == (1, 0, [(1, 1), (1, 1)])
     protocol.Closed.model_validate_json(answers[1])
     assert "load first" in protocol.Failed.model_validate_json(answers[-1]).error
 
@@ -134,7 +138,7 @@ def test_windows_of_one_opening_are_told_one_by_one() -> None:
     rates = protocol.Rates.model_validate_json(answers[0]).examples_per_s
     assert len(rates) == 3
     assert min(rates) > 0
-    assert engine.opened == [1, 1]
+    assert engine.opened == [(1, 2)]
 
 
 def test_an_error_of_one_caller_ends_the_others_too() -> None:
@@ -152,7 +156,7 @@ def test_an_error_of_one_caller_ends_the_others_too() -> None:
 def test_loading_again_closes_what_was_open() -> None:
     engine = Engine()
     talk(engine, protocol.Load(threads=1, batch=1), protocol.Load(threads=2, batch=1))
-    assert engine.opened == [1, 2]
+    assert engine.opened == [(1, 1), (2, 1)]
 
 
 def test_the_end_of_stdin_ends_the_loop_and_closes_the_engine() -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from slipway.records import Decision, Interval, Scenario, Throughput, Verdict
 from slipway.reports.explanation import explanation
+from slipway.reports.restored import lines
 from tests.fakes.evidence import HARDWARE, TIMING, evidence
 from tests.unit.reports.profiles import layer, profile
+from tests.unit.reports.test_restored import WAY
 from tests.unit.steps.records import MEASURED, PARITY, timing
 
 FAILED = Decision(verdict=Verdict.FAIL, reasons=("build: no such operator",))
@@ -18,6 +20,7 @@ EVIDENCE = evidence(
     timing=timing(),
     executed_precision={"int8": 3},
     calibration_md5="c" * 32,
+    training_md5="b" * 32,
     gates=GATES,
     notes=("2 of 2 Conv in int8",),
 )
@@ -32,7 +35,7 @@ def test_a_measured_candidate() -> None:
             f"engine file sha256 {'1' * 64}",
             "onnxruntime 1.0, options {'opset': 20}",
             f"made from models:/digits/1, model sha256 {'a' * 64}",
-            f"test data md5 {EVIDENCE.data_md5}, calibration md5 {'c' * 32}",
+            f"test data md5 {EVIDENCE.data_md5}, calibration md5 {'c' * 32}, training md5 {'b' * 32}",
             "code revision c0ffee",
             "measured on cpu, 2 cores",
             "2 of 2 Conv in int8",
@@ -100,10 +103,17 @@ def test_a_candidate_that_was_never_built() -> None:
     )
 
     assert told["What it is"][:2] == ["engine file sha256 none: it was never built", "onnxruntime , options none"]
-    assert f"test data md5 {EVIDENCE.data_md5}, calibration md5 none" in told["What it is"]
+    assert f"test data md5 {EVIDENCE.data_md5}, calibration md5 none, training md5 none" in told["What it is"]
     assert told["Gates"] == ["build: FAIL: build: no such operator"]
     assert (told["Accuracy"], told["Speed"]) == (["not measured"], ["not measured"])
     assert told["Executed precision"] == ["not told by the runtime"]
+
+
+def test_the_way_of_int8_mixed_is_a_section_of_its_own() -> None:
+    told = explanation(EVIDENCE.model_copy(update={"restored": WAY}))
+
+    assert told["Layers back in fp32"] == lines(WAY)
+    assert "Layers back in fp32" not in explanation(EVIDENCE)
 
 
 def test_a_measure_that_does_not_apply_is_told_so() -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from slipway.config import LatencyParams, TargetParams
-from slipway.errors import BadInputError, RejectedError
-from slipway.measure.plan import TimingPlan
-from slipway.records import Artifact, Built, Failure, Form, Timed, Validated, Verdict
+from slipway.errors import BadInputError, NotMeasuredError, RejectedError
+from slipway.measure.plan import Participant, ParticipantTiming, SessionTimings, TimingPlan
+from slipway.records import Artifact, Built, Failure, Form, Rebuild, Timed, Validated, Verdict
 from slipway.steps import benchmark as module
 from slipway.steps.benchmark import Timings, benchmark, find_champion, host_to_itself
 from slipway.steps.budget import TimeLimit
@@ -24,7 +24,7 @@ from slipway.stores.registry import RegisteredEngine
 from tests.fakes.evidence import HARDWARE
 from tests.fakes.registry import FakeRegistry
 from tests.unit.steps.material import Material
-from tests.unit.steps.records import ACCURACY, BUILT, TIMED, artifact, failed
+from tests.unit.steps.records import ACCURACY, BUILT, TIMED, VALIDATED, artifact, failed
 from tests.unit.steps.registered import register_engine
 
 QUICK: dict[str, Any] = {
@@ -141,6 +141,72 @@ def test_params_and_budget_say_how_to_time() -> None:
     assert (long.budget_seconds, long.halving) == (60, False)
 
 
+@pytest.mark.integration
+@pytest.mark.usefixtures("_quick")
+def test_further_builds_are_timed_beside_the_kept_one_and_are_no_candidates(material: Material, tmp_path: Path) -> None:
+    """Two that say who they are and run alike, and one that does not run at all, which costs the candidate nothing."""
+    import onnx
+
+    kept = material.built("fp32", "onnxruntime", Form.ONNX)
+    model = onnx.load(material.objects.path(kept.artifact))
+    model.doc_string = "another build"
+    onnx.save(model, tmp_path / "engine.onnx")
+    other = material.objects.put(tmp_path / "engine.onnx")
+    (tmp_path / "engine.onnx").write_bytes(b"no engine at all")
+    broken = material.objects.put(tmp_path / "engine.onnx")
+    done = validated(material, kept)
+    known = [Rebuild(digest=one.digest, size_bytes=one.size_bytes, accuracy=0.5) for one in (other, broken)]
+    pairs = [
+        (kept.model_copy(update={"rebuilds": (other, broken)}), done.model_copy(update={"rebuilds": tuple(known)}))
+    ]
+
+    timings = benchmark(material.objects, ONE_THREAD, SHORT, material.data, material.reference, pairs, None)
+
+    assert timings.by_digest.keys() == {kept.artifact.digest}
+    timed = timings.of(kept)
+    assert isinstance(timed, Timed), timed
+    rebuild, unmeasured = timed.rebuilds
+    assert (rebuild.digest, rebuild.size_bytes, rebuild.accuracy) == (other.digest, other.size_bytes, 0.5)
+    assert rebuild.latency_p50_ms is not None
+    assert rebuild.latency_ratio is not None
+    assert rebuild.latency_ratio.lower <= rebuild.latency_ratio.value <= rebuild.latency_ratio.upper
+    assert unmeasured == known[1]
+
+
+def test_a_further_build_never_counts_and_its_latency_is_paired_with_the_kept_ones(
+    material: Material, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Here it takes 1.5 times as long; the champion still comes last, and another build was dropped."""
+    kept = material.built("fp32", "onnxruntime", Form.ONNX)
+    others = [kept.artifact.model_copy(update={"digest": digest * 64}) for digest in "ab"]
+    monkeypatch.setattr(ObjectStore, "path", lambda store, artifact: Path(artifact.name))
+    monkeypatch.setattr(module, "load_predictions", lambda *_: ({"y": SCORES}, None))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def timed(microseconds: int) -> ParticipantTiming:
+        rounds = {turn: np.full(16, 1000 * microseconds) for turn in range(4)}
+        return ParticipantTiming(TIMED.timing, {"y": SCORES}, rounds)
+
+    def session(reference: Participant, candidates: list[Participant], *_: object) -> SessionTimings:
+        assert [(one.counts, one.stays) for one in candidates] == [(True, False), *[(False, False)] * 2, (True, True)]
+        return SessionTimings(timed(400), (timed(100), timed(150), NotMeasuredError("dropped"), timed(200)))
+
+    monkeypatch.setattr(module, "run_session", session)
+    known = tuple(Rebuild(digest=one.digest, size_bytes=one.size_bytes, accuracy=0.5) for one in others)
+    pair = (kept.model_copy(update={"rebuilds": tuple(others)}), VALIDATED.model_copy(update={"rebuilds": known}))
+
+    found = benchmark(material.objects, ONE_THREAD, SHORT, material.data, material.reference, [pair], BUILT).of(kept)
+
+    assert isinstance(found, Timed), found
+    assert found.over_champion is not None
+    assert found.over_champion.value == pytest.approx(2)
+    slower, dropped = found.rebuilds
+    assert slower.latency_ratio is not None
+    assert slower.latency_ratio.value == pytest.approx(1.5)
+    assert slower.latency_p50_ms == TIMED.timing.latency.p50_ms
+    assert (slower.accuracy, dropped) == (0.5, known[1])
+
+
 def _shuffled(material: Material, done: Validated) -> Any:
     """The predictions of another engine: each example's scores in another order."""
     from slipway.measure.predictions import load_predictions, save_predictions
@@ -211,9 +277,22 @@ def test_a_champion_of_other_hardware_is_not_timed_again(
 ) -> None:
     registry, engine = registered
     registry.promote("digits.x86", engine.version, None, None)
-    elsewhere = HARDWARE.model_copy(update={"fingerprint": "0" * 64})
+    elsewhere = HARDWARE.model_copy(update={"fingerprint": "0" * 64, "cpu": "another"})
 
     assert find_champion(registry, objects, "digits.x86", elsewhere, []) is None
+
+
+def test_a_runtime_that_the_champion_does_not_use_leaves_it_comparable(
+    registered: tuple[FakeRegistry, RegisteredEngine], objects: ObjectStore
+) -> None:
+    registry, engine = registered
+    registry.promote("digits.x86", engine.version, None, None)
+    here = HARDWARE.model_copy(update={"fingerprint": "0" * 64, "runtimes": {"tvm": "0.27"}})
+
+    champion = find_champion(registry, objects, "digits.x86", here, [])
+
+    assert champion is not None
+    assert champion.artifact.digest == engine.digest
 
 
 def test_the_host_belongs_to_one_benchmark_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from slipway.records import (
     Failure,
     Interval,
     Predictions,
+    Rebuild,
+    Throughput,
     Timed,
     Validated,
     Verdict,
@@ -17,6 +19,7 @@ from slipway.records import (
 from slipway.steps.judge import conclude, judge, release_of
 from tests.fakes.evidence import LATENCY
 from tests.fakes.evidence import evidence as passing
+from tests.unit.reports.test_restored import WAY
 from tests.unit.steps.records import (
     BUILT,
     MEASURED,
@@ -205,3 +208,39 @@ def test_the_release_is_bound_to_model_data_and_code() -> None:
         "c0ffee",
         "top1",
     )
+
+
+def test_what_int8_qat_learnt_from_is_told_and_how_int8_mixed_was_made() -> None:
+    bound = context("c" * 32).model_copy(update={"training": context().data.model_copy(update={"md5": "b" * 32})})
+    built = BUILT.model_copy(update={"restored": WAY})
+    evidence = judge(bound, SPEC, PARAMS, built, VALIDATED, TIMED)
+
+    assert (evidence.training_md5, evidence.restored) == ("b" * 32, WAY)
+    assert release_of(bound, "top1", []).training_md5 == "b" * 32
+    assert (judged().training_md5, release_of(context(), "top1", []).training_md5) == (None, None)
+
+
+def test_what_further_builds_showed_is_kept_and_told() -> None:
+    """With the latency, where it was measured; the notes of the build come first."""
+    other = Rebuild(digest="d" * 64, size_bytes=1, accuracy=0.5)
+    timed = other.model_copy(update={"latency_ratio": Interval(value=1.25, lower=1.2, upper=1.3)})
+    validated = VALIDATED.model_copy(update={"rebuilds": (other,)})
+
+    untimed = judged(validated=validated, timed=failed("benchmark"))
+    whole = judged(validated=validated, timed=TIMED.model_copy(update={"rebuilds": (timed,)}))
+
+    assert (untimed.rebuilds, whole.rebuilds) == ((other,), (timed,))
+    assert untimed.notes == (*BUILT.notes, "other builds: top1 0.5000 (kept: 0.9790)")
+    assert whole.notes == (*BUILT.notes, f"{untimed.notes[-1][:-1]}), latency 1.25 of the kept one's")
+
+
+def test_the_setting_to_serve_with_is_the_best_within_the_demand() -> None:
+    slow, quick = (Throughput(batch=b, threads=1, streams=1, examples_per_s=rate) for b, rate in ((8, 200), (1, 100)))
+    timed = TIMED.model_copy(update={"timing": timing().model_copy(update={"throughput": (quick, slow)})})
+
+    def best(target: TargetParams) -> Throughput | None:
+        found = judged(timed=timed, target=target).timing
+        return found and found.best_throughput
+
+    assert best(TARGET) == slow
+    assert best(TARGET.model_copy(update={"slo": SloParams(latency_p99_ms=20)})) == quick

@@ -33,6 +33,7 @@ MADE = {
         "torch.jit.script of the exported graph",
     ),
     ("int8-dynamic", Form.ONNX): ("1 MatMul or Gemm in int8",),
+    ("int8-static", Form.PROGRAM): ("2 of 2 conv2d in int8", "1 of 1 linear in int8", *CALIBRATED[2:], "torch.export"),
     ("int8-static", Form.ONNX): CALIBRATED,
     ("int8-mixed", Form.ONNX): (
         *CALIBRATED[:2],
@@ -50,10 +51,13 @@ MADE = {
         "kept epoch ",
     ),
 }
+SLOW = {("int8-static", Form.PROGRAM)}  # importing torchao and executorch takes seconds
 AS_EXPORTED = {(variant, form) for (variant, form), notes in MADE.items() if not notes}
 
 
-@pytest.mark.parametrize(("variant", "form"), MADE)
+@pytest.mark.parametrize(
+    ("variant", "form"), [pytest.param(*pair, marks=[pytest.mark.integration] * (pair in SLOW)) for pair in MADE]
+)
 def test_each_variant_in_each_of_its_forms(variant: str, form: Form, material: Material) -> None:
     made = material.variant(variant, form)
 
@@ -67,6 +71,9 @@ def test_each_variant_in_each_of_its_forms(variant: str, form: Form, material: M
     as_exported = made.artifact == material.exported(form).artifact
     assert as_exported == ((variant, form) in AS_EXPORTED)
     assert material.objects.has(made.artifact)
+    # None of its layers has to go back: the way of int8-mixed is a single point.
+    way = [(point.layers, point.layer, point.agreement, point.latency_us) for point in made.restored]
+    assert way == ([(0, None, 1.0, None)] if variant == "int8-mixed" else [])
 
 
 @pytest.mark.parametrize(("variant", "form"), [pair for pair in itertools.product(VARIANTS, Form) if pair not in MADE])

@@ -13,7 +13,7 @@ from slipway.errors import BadInputError, RejectedError
 from slipway.exports.program import export_program
 from slipway.measure.arrays import read_arrays
 from slipway.measure.predictions import load_predictions
-from slipway.records import Built, DataSource, Form, Verdict
+from slipway.records import Built, DataSource, Form, Rebuild, Verdict
 from slipway.steps.validate import evaluate_reference, validate
 from tests.unit.steps.material import (
     EXAMPLES,
@@ -114,6 +114,36 @@ def test_outputs_of_another_shape_are_rejected(material: Material, tmp_path: Pat
     built = changed(material, tmp_path, module.eval())
 
     with pytest.raises(RejectedError, match=r"output 'logits' has shape \(60, 9\) in the candidate"):
+        validate(material.objects, built, material.data, material.predictions, ACCURACY, 1)
+
+
+def test_further_builds_are_validated_as_well(material: Material, tmp_path: Path) -> None:
+    """Here one that never answers class 5; what is told of the candidate is the kept one's."""
+    module = copy.deepcopy(tiny_module())
+    with torch.no_grad():
+        module.head.bias[5] -= 1000
+    other = changed(material, tmp_path, module)
+    built = material.reference.model_copy(update={"rebuilds": (other.artifact,)})
+
+    done = validate(material.objects, built, material.data, material.predictions, ACCURACY, 1)
+
+    alone = validate(material.objects, other, material.data, material.predictions, ACCURACY, 1)
+    assert (done.accuracy.value, done.accuracy.drop) == (0.9, 0)
+    assert alone.accuracy.value < 0.9
+    (rebuild,) = done.rebuilds
+    assert rebuild == Rebuild(
+        digest=other.artifact.digest, size_bytes=other.artifact.size_bytes, accuracy=alone.accuracy.value
+    )
+
+
+def test_a_further_build_whose_answers_are_unusable_fails_the_candidate(material: Material, tmp_path: Path) -> None:
+    module = copy.deepcopy(tiny_module())
+    with torch.no_grad():
+        module.head.bias[3] = torch.nan
+    other = changed(material, tmp_path, module)
+    built = material.reference.model_copy(update={"rebuilds": (other.artifact,)})
+
+    with pytest.raises(RejectedError, match=r"^another build \([0-9a-f]{12}\) is not like the first: output 'logits'"):
         validate(material.objects, built, material.data, material.predictions, ACCURACY, 1)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from slipway.config import CalibrationParams
+from slipway.engines.base import BuildOptions
 from slipway.records import CandidateSpec, Form, Predictions, VariantFile, Verdict
 from slipway.reports.summary import markdown
 from slipway.stores.objects import ObjectStore
@@ -25,6 +26,7 @@ from tests.unit.steps.records import ACCURACY, BUILT, artifact, context, failed
 from tests.unit.steps.registered import register_engine
 
 SPEC = CandidateSpec(target="x86", variant="bf16", engine="openvino")
+OPTIONS = BuildOptions(variant="int8-static", signature=SIGNATURE)
 EARLIER = failed("export")
 
 
@@ -45,7 +47,7 @@ def test_an_earlier_failure_goes_through_all_steps_of_a_candidate(objects: Objec
     reference = Predictions(artifact=artifact("9"), metric="top1", value=0.9, n=10)
 
     made = quantize.fn(objects, bound.model, Form.ONNX, EARLIER, "bf16", bound.data, None, CalibrationParams())
-    built = build.fn(objects, SPEC, made, SIGNATURE, BUILT, bound.data)
+    built = build.fn(objects, SPEC, made, OPTIONS, BUILT, bound.data)
     done = validate.fn(objects, SPEC, built, bound.data, reference, ACCURACY, 1)
 
     assert (made, built, done) == (EARLIER, EARLIER, EARLIER)
@@ -59,7 +61,7 @@ def test_a_definite_no_of_a_step_in_its_process_is_a_failure(objects: ObjectStor
         objects,
         CandidateSpec(target="x86", variant="int8-static", engine="torch"),
         VariantFile.model_validate(variant),
-        SIGNATURE,
+        OPTIONS,
         BUILT,
         context().data,
     )

@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from slipway.config import CalibrationParams
-from slipway.errors import BadInputError, RejectedError
+from slipway.errors import BadInputError, RejectedError, UnsupportedError
 from slipway.exports.onnx import export_onnx
 from slipway.exports.program import capture
 from slipway.records import Signature
 from slipway.variants.inner_values import Arrays, Batches
 from slipway.variants.int8_mixed import MAX_DISAGREEMENT, Answers, Restored, by_error_per_cost, quantize_onnx_mixed
 from slipway.variants.int8_static import quantize_onnx_static
+from slipway.variants.layer_times import Measured
+from slipway.variants.qdq import prepared
 from tests.unit.exports.test_exports import load_onnx
 from tests.unit.variants.conftest import OnnxOf
 from tests.unit.variants.models import Residual, relative_error, spec, stream
@@ -84,7 +86,61 @@ def test_the_one_layer_that_eight_bits_cannot_serve_goes_back_to_fp32(fragile: P
     assert made.notes[:2] == ("3 of 4 Gemm in int8", made.notes[1])
     assert made.notes[1].startswith("1 of 4 layers back in fp32: ")
     assert made.notes[1].endswith("; judged on 30 held-back examples")
-    assert made.notes[2] == ("30 held-back examples cannot show 1%: the error of the outputs (at most 5%) decides too")
+    assert made.notes[2:4] == (
+        "layers ranked by error per multiply-accumulate, not per microsecond: no engine was timed",
+        "30 held-back examples cannot show 1%: the error of the outputs (at most 5%) decides too",
+    )
+
+
+def timer(path: Path) -> Measured:
+    """Every layer takes 10 us in fp32; in int8 the first takes as much, the others a tenth."""
+    names = [node.name for node in onnx.load(path).graph.node if node.op_type == "Gemm"]
+    quick = [10.0] + [1.0] * (len(names) - 1)
+    return Measured("a stopwatch", dict(zip(names, quick if path.stem == "int8" else [10.0] * 4, strict=True)))
+
+
+def test_layers_are_ranked_by_the_microseconds_that_an_engine_tells(fragile: Path, tmp_path: Path) -> None:
+    made = quantize_onnx_mixed(fragile, tmp_path / "m.onnx", calibration, PARAMS, timer)
+    assert (
+        "layers ranked by error per microsecond of a stopwatch; a call takes 40 us in fp32, 13 us in int8" in made.notes
+    )
+    assert [point.latency_us for point in made.path] == [13, 13 + 9]
+    assert str(made.path[1]).endswith(" of multiply-accumulates in fp32, about 22 us a call")
+
+
+def test_a_layer_that_int8_does_not_speed_up_goes_back_first(tmp_path: Path) -> None:
+    """The same fragile layer twice, one after the other; only one of them is any faster in int8."""
+
+    class Twice(Fragile):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            loud = features * self.volume
+            return self.head(torch.tanh(self.layers[2](loud)) + torch.tanh(self.layers[1](loud)))
+
+    torch.manual_seed(0)
+    module = Twice(loudness=2000.0).eval()
+    with torch.no_grad():
+        module.layers[1].weight.copy_(module.layers[2].weight.flip(0))  # another order, or the exporter merges the two
+    export_onnx(capture(module, features(2, 0), SIGNATURE).module(), features(2, 0), SIGNATURE, tmp_path / "m.onnx")
+    twins = [node.name for node in prepared(tmp_path / "m.onnx").graph.node if node.op_type == "Gemm"][:2]
+    for slow in twins:
+
+        def stopwatch(path: Path, slow: str = slow) -> Measured:
+            names = [node.name for node in onnx.load(path).graph.node if node.op_type == "Gemm"]
+            return Measured("", {name: 10.0 if name == slow or path.stem == "fp32" else 1.0 for name in names})
+
+        made = quantize_onnx_mixed(tmp_path / "m.onnx", tmp_path / "q.onnx", calibration, PARAMS, stopwatch)
+        assert made.path[1].layer == slow
+
+
+def test_where_no_engine_tells_multiply_accumulates_rank_and_the_notes_say_so(fragile: Path, tmp_path: Path) -> None:
+    def silent(path: Path) -> Measured:
+        raise UnsupportedError("it has no profiler")
+
+    timed = quantize_onnx_mixed(fragile, tmp_path / "m.onnx", calibration, PARAMS, silent)
+    half = quantize_onnx_mixed(fragile, tmp_path / "m.onnx", calibration, PARAMS, lambda _: Measured("it", {}))
+    assert "layers ranked by error per multiply-accumulate, not per microsecond: it has no profiler" in timed.notes
+    assert [point.latency_us for point in timed.path] == [None, None]
+    assert any("not per microsecond: the profile of it does not tell layer " in note for note in half.notes)
 
 
 def test_the_way_back_is_told_point_by_point(fragile: Path, tmp_path: Path) -> None:

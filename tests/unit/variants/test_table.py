@@ -26,7 +26,7 @@ def test_forms() -> None:
         "bf16": {Form.PROGRAM, Form.TORCHSCRIPT, Form.ONNX},
         "fp16": {Form.PROGRAM, Form.TORCHSCRIPT, Form.ONNX},
         "int8-dynamic": {Form.TORCHSCRIPT, Form.ONNX},
-        "int8-static": {Form.ONNX},
+        "int8-static": {Form.PROGRAM, Form.ONNX},
         "int8-mixed": {Form.ONNX},
         "int8-qat": {Form.ONNX},
     }

@@ -1,0 +1,116 @@
+"""One target of a release that runs elsewhere, built and measured on the hardware that it names: this one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+from prefect import flow
+from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
+
+from flows.lanes import Supply, start_target
+from flows.targets import RUNNER, conclude_target, follow, healed, named_in
+from slipway.errors import BadInputError, InfrastructureError, SlipwayError
+from slipway.records import DataSource, Decision, VariantFile, Verdict
+from slipway.stores.shared_objects import SharedObjects
+from slipway.stores.tracking import verify
+from slipway.wiring import (
+    Workshop,
+    check_available_settings,
+    check_threads,
+    code_revision,
+    host_hardware,
+    workshop,
+)
+from tasks.worker_pool import FLOW, Answer, Order
+
+LOST_EXIT_CODE = 5
+
+
+@flow(name=FLOW, task_runner=RUNNER)
+def build_on_target(order: Order) -> None:
+    """Carry out ``order`` in the project of the worker that runs this, and leave the answer where it says.
+
+    Raises:
+        SlipwayError: the order cannot be carried out here; the answer says so too.
+    """
+    with contextlib.chdir(project_of_the_worker()), temporary_settings(_settings(order)):
+        shop = workshop(tracking_uri=order.tracking_uri)
+        shared = shop.shared(order.run_id)
+        with shared.signs_of_life(order.name, order.sign_seconds, _end):
+            try:
+                answer = healed(lambda: _answer(order, shop, shared))
+            except SlipwayError as error:
+                reasons = (f"on {socket.gethostname()}: {error}",)
+                failure = Decision(verdict=Verdict.of_error(error), reasons=reasons)
+                shared.write(order.name, Answer(failure=failure))
+                raise
+            shared.write(order.name, answer)
+
+
+def _answer(order: Order, shop: Workshop, shared: SharedObjects) -> Answer:
+    target = order.params.targets[order.target]
+    check_available_settings(target)
+    check_threads(order.target, target)
+    _check_data(order.context.data)
+    revision = code_revision(shop.root)
+    context = order.context.model_copy(update={"hardware": host_hardware(), "code_revision": revision})
+    files = [one.file.artifact for one in order.supplied if isinstance(one.file, VariantFile)]
+    shared.fetch(shop.objects, [context.model.program, *files])
+    supplies = {(one.variant, one.form): Supply(one.file) for one in order.supplied}
+    lanes = start_target(order.params, order.target, shop.objects, context, supplies, order.budget)
+    follow([lanes], context)
+    outcome, engines = conclude_target(order.params, shop, context, lanes, order.budget)
+    shared.share(shop.objects, (*engines, *named_in(outcome)))
+    return Answer(outcome=outcome, artifacts=tuple(engines))
+
+
+def _check_data(wanted: DataSource) -> None:
+    """Hash the test data of this host.
+
+    Raises:
+        BadInputError: they are missing, changed, or other data than the release's.
+    """
+    found = verify(Path(wanted.path))
+    if found.md5 != wanted.md5:
+        raise BadInputError(
+            f"data {wanted.path} has md5 {found.md5}, the release's has {wanted.md5}; bring this checkout to the "
+            f"release's revision and run `dvc pull {wanted.path}` here"
+        )
+
+
+def project_of_the_worker() -> Path:
+    """The directory in which the worker was started, or the one that its work pool sets.
+
+    Without a `working_dir` Prefect gives every run an empty temporary directory.
+
+    Raises:
+        InfrastructureError: the worker has ended meanwhile, or is not the `prefect worker start` of a process pool.
+    """
+    here = Path.cwd()
+    if here.parent != Path(tempfile.gettempdir()).resolve() or not here.name.endswith("prefect"):
+        return here
+    for process in psutil.Process().parents():
+        if {"worker", "start"} <= set(process.cmdline()):
+            return Path(process.cwd())
+    raise InfrastructureError(
+        "found no `prefect worker start` that started this run, so its project is unknown; start the worker again, or "
+        "set working_dir on its work pool"
+    )
+
+
+def _settings(order: Order) -> dict[Any, bool]:
+    return {PREFECT_TASKS_REFRESH_CACHE: True} if order.fresh else {}
+
+
+def _end() -> None:
+    """End at once: the release has ended, and nobody waits for the answer."""
+    sys.stderr.write("slipway: the release that this run is part of has ended, and so does this run\n")
+    sys.stderr.flush()
+    os._exit(LOST_EXIT_CODE)

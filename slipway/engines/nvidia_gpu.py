@@ -1,0 +1,46 @@
+"""The NVIDIA GPU of this host, as its driver's own library tells it: no CUDA toolkit and no framework is needed."""
+
+from __future__ import annotations
+
+import ctypes
+
+from slipway.errors import UnsupportedError
+from slipway.records import Record
+
+DRIVER = "libcuda.so.1"
+# CUdevice_attribute of the CUDA driver API (cuda.h).
+MAJOR, MINOR = 75, 76
+
+
+class Gpu(Record):
+    """A GPU by its name and its compute capability, such as ``8.9``."""
+
+    name: str
+    capability: str
+
+
+def first_gpu() -> Gpu:
+    """The GPU that CUDA counts as its first.
+
+    Raises:
+        UnsupportedError: there is none, or no driver for it; the message names the missing library.
+    """
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError as error:
+        raise UnsupportedError(f"no NVIDIA GPU: its driver's library {DRIVER} is not found on this host") from error
+    count, device = ctypes.c_int(), ctypes.c_int()
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status or not count.value:
+        raise UnsupportedError(f"no NVIDIA GPU: {DRIVER} counts {count.value} (CUresult {status})")
+    driver.cuDeviceGet(ctypes.byref(device), 0)
+    name = ctypes.create_string_buffer(256)
+    driver.cuDeviceGetName(name, len(name), device)
+    major, minor = (_attribute(driver, attribute, device) for attribute in (MAJOR, MINOR))
+    return Gpu(name=name.value.decode(), capability=f"{major}.{minor}")
+
+
+def _attribute(driver: ctypes.CDLL, attribute: int, device: ctypes.c_int) -> int:
+    value = ctypes.c_int()
+    driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    return value.value

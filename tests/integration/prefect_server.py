@@ -1,0 +1,125 @@
+"""A Prefect server and workers of its pools as real processes, watched from outside and never left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+START_SECONDS = 120.0
+
+
+class Background:
+    """A process with its log; a context manager that kills it with all its descendants."""
+
+    def __init__(self, command: list[str], cwd: Path, log: Path, environment: dict[str, str]) -> None:
+        self._log = log
+        with log.open("wb") as stream:
+            self._process = psutil.Popen(
+                [sys.executable, "-m", "prefect", *command],
+                cwd=cwd,
+                env={**os.environ, **environment},
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        self.wait_for(self.is_up)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def log(self) -> str:
+        """What it printed so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def is_up(self) -> bool:
+        """Whether it has started."""
+        raise NotImplementedError
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        """Return at the moment that something has happened while it runs."""
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            while not happened():
+                assert self._process.is_running(), f"ended before that happened: {self.log}"
+                assert time.monotonic() < deadline, f"it did not happen: {self.log}"
+                time.sleep(0.05)
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it and all that it started with SIGKILL; doing it again is harmless."""
+        if self._process.poll() is None:
+            started = self._process.children(recursive=True)
+            self._process.kill()
+            for process in started:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            self._process.wait()
+
+
+class PrefectServer(Background):
+    """A server on a free port of this host, with a home of its own."""
+
+    def __init__(self, root: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.environment = {
+            "PREFECT_HOME": str(root / "prefect"),
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_LOGGING_LEVEL": "ERROR",
+            "PREFECT_LOGGING_ROOT_LEVEL": "ERROR",
+        }
+        command = ["server", "start", "--host=127.0.0.1", f"--port={port}"]
+        super().__init__(command, root, root / "server.txt", self.environment)
+
+    def is_up(self) -> bool:
+        """Whether it answers."""
+        try:
+            urllib.request.urlopen(f"{self.environment['PREFECT_API_URL']}/health", timeout=2).close()
+        except (urllib.error.URLError, OSError):
+            return False
+        return True
+
+    def create_pool(self, name: str) -> None:
+        """Make a pool for process workers."""
+        command = [sys.executable, "-m", "prefect", "work-pool", "create", name, "--type=process"]
+        subprocess.run(command, env={**os.environ, **self.environment}, check=True, capture_output=True)
+
+    def worker(self, pool: str, project: Path) -> Worker:
+        """A worker of ``pool``, started in ``project`` as on a host of its own; for use as a context manager."""
+        return Worker(pool, project, self.environment | {"PREFECT_HOME": str(project.parent / "worker-home")})
+
+
+class Worker(Background):
+    """A worker that looks for work every second, and says at once when it is there and when it is gone."""
+
+    def __init__(self, pool: str, project: Path, environment: dict[str, str]) -> None:
+        quick = {
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_HEARTBEAT_SECONDS": "2",
+            "PREFECT_LOGGING_LEVEL": "INFO",
+        }
+        command = ["worker", "start", f"--pool={pool}"]
+        log = project.parent / f"worker-{time.monotonic_ns()}.txt"
+        super().__init__(command, project, log, environment | quick)
+
+    def is_up(self) -> bool:
+        """Whether it has told that it started."""
+        return "started!" in self.log
