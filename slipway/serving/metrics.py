@@ -1,0 +1,52 @@
+"""What Prometheus reads at ``/metrics``."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from slipway.serving.served import ServedModel
+
+# Engines answer in fractions of a millisecond: the usual buckets, from 5 ms on, would tell nothing of them.
+BUCKETS_S = (*(scale * step for scale in (1e-4, 1e-3, 1e-2, 1e-1) for step in (1, 1.5, 2, 3, 5, 7)), 1, 2, 5, 10)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+LABELS = ("model", "version", "digest")
+
+
+class Metrics:
+    """The figures of one server."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        own = CollectorRegistry()
+        time_s = partial(Histogram, labelnames=LABELS, buckets=BUCKETS_S, registry=own)
+        self._latency = time_s("slipway_request_seconds", "From the request's first byte to its answer.")
+        self._queued = time_s("slipway_queue_seconds", "Waiting for the engine.")
+        self._batch = Histogram(
+            "slipway_request_examples", "Examples per request.", LABELS, buckets=BATCHES, registry=own
+        )
+        self._errors = Counter("slipway_errors", "Requests not answered, by cause.", ("model", "cause"), registry=own)
+        self._in_flight = Gauge("slipway_in_flight", "Requests that are being answered.", ("model",), registry=own)
+        self._registry = own
+
+    def answered(self, model: ServedModel, seconds: float, queued_seconds: float, examples: int) -> None:
+        """Count a request that was answered."""
+        labels = (model.name, model.version, model.digest)
+        self._latency.labels(*labels).observe(seconds)
+        self._queued.labels(*labels).observe(queued_seconds)
+        self._batch.labels(*labels).observe(examples)
+
+    def failed(self, name: str, cause: str) -> None:
+        """Count a request that was not answered."""
+        self._errors.labels(name, cause).inc()
+
+    def in_flight(self, name: str, requests: int) -> None:
+        """Tell how many requests are being answered now."""
+        self._in_flight.labels(name).set(requests)
+
+    def exposed(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self._registry)
