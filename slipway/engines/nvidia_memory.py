@@ -127,6 +127,7 @@ class CudaMemory:
     def __del__(self) -> None:
         for address, _ in self._buffers.values():
             self._cuda.cudaFree(address)
+        self._cuda.cudaStreamDestroy(self._stream)
 
     def _copy(self, to: int, of: int, nbytes: int, kind: Any) -> None:
         self._done(self._cuda.cudaMemcpyAsync(to, of, nbytes, kind, self._stream))

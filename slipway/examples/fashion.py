@@ -42,7 +42,7 @@ def load_splits(package: Path) -> dict[str, Split]:
 
 
 def train(split: Split, progress: Progress) -> CompactTransformer:
-    """A transformer of 0.2 million weights, trained by AdamW (Loshchilov & Hutter 2019)."""
+    """A transformer of half a million weights, trained by AdamW (Loshchilov & Hutter 2019)."""
     import torch
 
     from slipway.examples.transformer import CompactTransformer

@@ -17,16 +17,16 @@ class CompactTransformer(nn.Module):
         layers: encoder layers, each with 4 heads.
     """
 
-    def __init__(self, classes: int, width: int = 64, layers: int = 4) -> None:
+    def __init__(self, classes: int, width: int = 96, layers: int = 4) -> None:
         super().__init__()
         self.tokens = nn.Sequential(
-            nn.Conv2d(1, width // 2, 3, stride=2, padding=1),
+            nn.Conv2d(1, width // 12, 3, stride=2, padding=1),
             nn.ReLU(),
-            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+            nn.Conv2d(width // 12, width, 3, stride=2, padding=1),
             nn.ReLU(),
         )
         self.positions = nn.Parameter(0.02 * torch.randn(1, 49, width))
-        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.pool = nn.Linear(width, 1)
         self.linear = nn.Linear(width, classes)

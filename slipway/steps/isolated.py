@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -48,8 +49,7 @@ def isolated(step: Callable[P, T], timeout_seconds: float = 1800) -> Callable[P,
                 outcome = _receive(receiver, child, step.__name__, timeout_seconds, Path(output.name))
                 child.join(EXIT_SECONDS)
             finally:
-                child.kill()
-                child.join()
+                _end_group(child)
                 receiver.close()
         if isinstance(outcome, BaseException):
             raise outcome
@@ -76,6 +76,15 @@ def _receive(receiver: Connection, child: BaseProcess, name: str, timeout_second
         ) from None
 
 
+def _end_group(child: BaseProcess) -> None:
+    """End the child and whatever it started: a compiler that went on would disturb what is timed next."""
+    with suppress(ProcessLookupError, PermissionError):  # it is gone, or has no group of its own yet
+        assert child.pid, "it was started"
+        os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
+    child.join()
+
+
 def _report(
     sender: Connection,
     output: str,
@@ -83,6 +92,7 @@ def _report(
     args: tuple[object, ...],
     kwargs: Mapping[str, object],
 ) -> None:
+    os.setpgid(0, 0)
     # Runtimes write to the terminal from C++; what they say is kept for the case that they crash.
     log = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(log, 1)
@@ -113,11 +123,11 @@ class _Relay(logging.Handler):
 
 
 def _end_with_parent(sender: int) -> None:
-    """End this process when nobody can read its result any more: the parent was killed."""
+    """End this process and its children when nobody can read its result any more: the parent was killed."""
     hung_up = select.poll()
     hung_up.register(sender, 0)
     hung_up.poll()
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _describe(exit_code: int | None) -> str:

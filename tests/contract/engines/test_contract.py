@@ -12,6 +12,7 @@ import timeit
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,7 @@ CASES = (
 )
 # Largest difference allowed, relative to the largest output.
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "int8-dynamic": 5e-2, "int8-static": 5e-2}
+TRIES = 4  # on a busy host
 
 
 def _marks(case: Case) -> list[pytest.MarkDecorator]:
@@ -189,15 +191,19 @@ def test_profile_is_of_the_calls_asked_for_and_has_plausible_times(
 ) -> None:
     """No operator counts twice, or the layers would take longer than the calls that they were part of."""
     path, arrays = build(name, models["residual"], "fp32"), models["residual"].arrays(64)
-    with engine(name).load(path, RunOptions()) as session:
-        session.infer(arrays)
-        seconds = [timeit.timeit(lambda: session.infer(arrays), number=1) for _ in range(20)]
-    profile = engine(name).profile(path, RunOptions(), arrays, calls=20, trace=tmp_path / "trace.json")
-    assert (profile.calls, profile.batch, profile.threads) == (20, 64, 1)
-    times_us = [layer.time_us for layer in profile.layers]
-    assert all(time_us is not None and time_us >= 0 for time_us in times_us)
-    assert all(layer.time_us for layer in profile.layers if "conv" in layer.kind.lower())
-    assert 0.2 * min(seconds) < sum(filter(None, times_us)) / 1e6 < 2 * max(seconds)
+    for _ in range(TRIES):  # a busy host slows either one; what counts twice does so every time
+        with engine(name).load(path, RunOptions()) as session:
+            session.infer(arrays)
+            seconds = timeit.repeat(partial(session.infer, arrays), number=1, repeat=20)
+        profile = engine(name).profile(path, RunOptions(), arrays, calls=20, trace=tmp_path / "trace.json")
+        assert (profile.calls, profile.batch, profile.threads) == (20, 64, 1)
+        times_us = [layer.time_us for layer in profile.layers]
+        assert all(time_us is not None and time_us >= 0 for time_us in times_us)
+        assert all(layer.time_us for layer in profile.layers if "conv" in layer.kind.lower())
+        if 0.2 * min(seconds) < sum(filter(None, times_us)) / 1e6 < 2 * max(seconds):
+            break
+    else:
+        pytest.fail(f"layers take {sum(filter(None, times_us)):.0f} us, calls {max(seconds) * 1e6:.0f} us at most")
     names = [layer.name for layer in profile.layers]
     assert len(set(names)) == len(names)
 

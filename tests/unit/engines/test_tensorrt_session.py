@@ -116,6 +116,10 @@ class _HostCuda:
     def cudaStreamCreate(self) -> tuple[int, int]:  # noqa: N802
         return 0, 7
 
+    def cudaStreamDestroy(self, stream: int) -> tuple[int]:  # noqa: N802
+        assert stream == 7
+        return (0,)
+
     def cudaMalloc(self, nbytes: int) -> tuple[int, int]:  # noqa: N802
         if nbytes > self._room:
             return 2, 0

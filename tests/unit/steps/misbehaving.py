@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -54,6 +55,12 @@ def hang(process_id: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     process_id.write_text(str(os.getpid()))
     time.sleep(600)
+
+
+def hang_in_a_compiler(process_id: Path) -> None:
+    """Wait for a process that never ends, as for a compiler."""
+    with subprocess.Popen(["sleep", "600"]) as compiler:
+        process_id.write_text(str(compiler.pid))
 
 
 def places_of_output() -> list[str]:
