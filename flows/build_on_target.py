@@ -43,7 +43,7 @@ def build_on_target(order: Order) -> None:
     with contextlib.chdir(project_of_the_worker()), temporary_settings(_settings(order)):
         shop = workshop(tracking_uri=order.tracking_uri)
         shared = shop.shared(order.run_id)
-        with shared.signs_of_life(order.name, order.sign_seconds, _end):
+        with shared.signs_of_life(order.target, order.attempt, order.sign_seconds, _end):
             try:
                 answer = healed(lambda: _answer(order, shop, shared))
             except SlipwayError as error:
@@ -110,7 +110,7 @@ def _settings(order: Order) -> dict[Any, bool]:
 
 
 def _end() -> None:
-    """End at once: the release has ended, and nobody waits for the answer."""
-    sys.stderr.write("slipway: the release that this run is part of has ended, and so does this run\n")
+    """End at once: nobody waits for the answer, and a benchmark on this host may have begun that this would disturb."""
+    sys.stderr.write("slipway: the release has ended, or another attempt took this run's place, and so it ends\n")
     sys.stderr.flush()
     os._exit(LOST_EXIT_CODE)

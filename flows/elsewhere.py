@@ -69,7 +69,10 @@ def start_elsewhere(
     budget: Budget | None,
     skipped: Mapping[str, str],
 ) -> Iterator[Elsewhere]:
-    """Send every target with a work pool to it; when the block is left early, they are cancelled."""
+    """Send every target with a work pool to it; when the block is left early, they are cancelled.
+
+    A pool gets one target at a time: on one worker a build would disturb the benchmark of the other.
+    """
     for name, reason in skipped.items():
         tell(Event(f"target {name}", "worker", Verdict.SKIPPED, reason))
     sent = {name: pool for name, t in params.targets.items() if (pool := t.work_pool) and name not in skipped}
@@ -77,13 +80,13 @@ def start_elsewhere(
         yield Elsewhere(skipped)
         return
     shared, stop = shop.share(context.model.name), threading.Event()
-    executor = ThreadPoolExecutor(max_workers=len(sent), thread_name_prefix="elsewhere")
+    queues = {pool: ThreadPoolExecutor(max_workers=1, thread_name_prefix=pool) for pool in sent.values()}
     try:
         yield Elsewhere(
             skipped,
             {
                 # In the context of this flow run, so that Prefect shows the worker's as part of it.
-                name: executor.submit(
+                name: queues[pool].submit(
                     contextvars.copy_context().run,
                     _build,
                     pool,
@@ -98,7 +101,8 @@ def start_elsewhere(
         )
     finally:
         stop.set()
-        executor.shutdown(cancel_futures=True)
+        for queue in queues.values():
+            queue.shutdown(cancel_futures=True)
         with suppress(InfrastructureError):  # then the next release of this project closes it
             shared.close()
 

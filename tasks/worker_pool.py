@@ -20,7 +20,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
 
 from slipway.config import Params
-from slipway.errors import InfrastructureError
+from slipway.errors import InfrastructureError, SlipwayError
 from slipway.records import Artifact, Decision, Failure, Form, Record, TargetOutcome, VariantFile
 from slipway.steps.budget import Budget
 from slipway.steps.judge import Context
@@ -89,8 +89,8 @@ class Answer(Record):
 def unreachable(pool: str) -> str | None:
     """Why no worker of ``pool`` can be had now, and how to attach one; None if one is online."""
     start = (
-        f"on its hardware, in a checkout of this project, run `prefect worker start --pool {pool}` with the same "
-        "PREFECT_API_URL"
+        f"on its hardware, in a checkout of this project, run `prefect worker start --pool {pool} --limit 1` with "
+        "the same PREFECT_API_URL"
     )
     with _prefect() as client:
         if client.server_type is ServerType.EPHEMERAL:
@@ -120,14 +120,26 @@ def build_on_worker(
     Raises:
         InfrastructureError: no worker came, every attempt died, or Prefect does not answer.
     """
+    try:
+        return _tried(pool, order, shared, stop, patience)
+    except BaseException:
+        # A worker that was cut off would go on beside the pool's next target when it is back.
+        with contextlib.suppress(SlipwayError):
+            shared.expect(order.target, patience.attempts + 1)
+        raise
+
+
+def _tried(pool: str, order: Order, shared: SharedObjects, stop: threading.Event, patience: Patience) -> Answer:
     line, why = f"target {order.target}", ""
     for attempt in range(1, patience.attempts + 1):
         tried = order.model_copy(update={"attempt": attempt})
+        sign = functools.partial(shared.sign, order.target, attempt)
+        shared.expect(order.target, attempt)
         with _prefect() as client:
             run_id = _dispatch(client, pool, tried)
             tell(Event(line, "worker", "running", f"flow run {run_id} in pool {pool}"))
             try:
-                state = _follow(client, run_id, pool, functools.partial(shared.sign, tried.name), stop, patience)
+                state = _follow(client, run_id, pool, sign, stop, patience)
             except BaseException:
                 client.set_flow_run_state(run_id, Cancelling(message="the release has ended"))
                 raise
@@ -211,11 +223,12 @@ def _follow(
         if state.is_final():
             return state
         if state.is_scheduled():
+            life = _Unchanged()  # waiting for a busy worker is no silence
             online = _is_online(client, pool)
             if workers.seconds(online) > patience.alone and not online:
                 raise InfrastructureError(
                     f"no worker of pool {pool!r} came within {patience.alone:g} s; on its hardware, in a checkout of "
-                    f"this project, run `prefect worker start --pool {pool}`, and release again"
+                    f"this project, run `prefect worker start --pool {pool} --limit 1`, and release again"
                 )
         elif life.seconds(latest := sign()) > (limit := patience.silent if latest else patience.start):
             message = f"it gave no sign of life for {limit:g} s, so its worker was killed or cut off"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import socket
@@ -22,7 +23,7 @@ from slipway.stores.objects import ObjectStore
 T = TypeVar("T", bound=Record)
 
 EXPERIMENT = "slipway-shared"  # of its own: people look for releases in the other
-OWNER_TAG, SIGN_TAG = "slipway.owner", "slipway.sign"
+OWNER_TAG, SIGN_TAG, ATTEMPT_TAG = "slipway.owner", "slipway.sign", "slipway.attempt"
 OPEN = "RUNNING"  # as MLflow calls a run that has not ended
 FOLDER = "objects"
 
@@ -38,6 +39,7 @@ class SharedObjects:
         self.run_id = run_id
         self._connection = Connection(tracking_uri, artifact_root)
         self._here: set[str] = set()
+        self._sharing = threading.Lock()  # an object written twice could be read by a host while it is cut short
 
     @property
     def address(self) -> str:
@@ -48,7 +50,9 @@ class SharedObjects:
     def new(cls, tracking_uri: str, artifact_root: Path | None, project: Path, name: str) -> SharedObjects:
         """Open one for the release of ``name``; those that killed releases of ``project`` left open are closed."""
         shared = cls(tracking_uri, artifact_root, "")
-        shared._begin(f"{socket.gethostname()} {project} {name}", name)
+        # A path or a name may hold what MLflow's filters cannot quote.
+        owner = hashlib.sha256(f"{socket.gethostname()} {project} {name}".encode()).hexdigest()
+        shared._begin(owner, name)
         return shared
 
     @at_border
@@ -66,17 +70,18 @@ class SharedObjects:
         Raises:
             MissingObjectError, DamagedObjectError: this host's store lost one.
         """
-        client = self._connection.client
-        for artifact in artifacts:
-            if artifact.digest in self._here:
-                continue
-            path = objects.path(artifact)
-            folder = f"{FOLDER}/{artifact.digest}"
-            if path.is_dir():
-                client.log_artifacts(self.run_id, str(path), f"{folder}/{artifact.name}")
-            else:
-                client.log_artifact(self.run_id, str(path), folder)
-            self._here.add(artifact.digest)
+        with self._sharing:
+            for artifact in artifacts:
+                if artifact.digest not in self._here:
+                    self._upload(objects.path(artifact), artifact)
+                    self._here.add(artifact.digest)
+
+    def _upload(self, path: Path, artifact: Artifact) -> None:
+        client, folder = self._connection.client, f"{FOLDER}/{artifact.digest}"
+        if path.is_dir():
+            client.log_artifacts(self.run_id, str(path), f"{folder}/{artifact.name}")
+        else:
+            client.log_artifact(self.run_id, str(path), folder)
 
     @at_border
     def fetch(self, objects: ObjectStore, artifacts: Iterable[Artifact]) -> None:
@@ -123,25 +128,36 @@ class SharedObjects:
             ) from error
 
     @at_border
-    def sign(self, name: str) -> str | None:
-        """The latest sign of life of ``name``: another text each time; None before the first."""
+    def expect(self, target: str, attempt: int) -> None:
+        """Record that ``attempt`` at ``target`` counts from now on, which whoever works on an older one learns."""
+        self._connection.check()
+        self._connection.client.set_tag(self.run_id, f"{ATTEMPT_TAG}.{target}", str(attempt))
+
+    @at_border
+    def sign(self, target: str, attempt: int) -> str | None:
+        """The latest sign of life of ``attempt`` at ``target``: another text each time; None before the first."""
         tags: dict[str, str] = self._connection.client.get_run(self.run_id).data.tags
-        return tags.get(f"{SIGN_TAG}.{name}")
+        return tags.get(f"{SIGN_TAG}.{target}-{attempt}")
 
     @contextlib.contextmanager
-    def signs_of_life(self, name: str, every_seconds: float, orphaned: Callable[[], None]) -> Iterator[None]:
-        """Leave signs of life of ``name`` while the block runs; ``orphaned`` is called when the release has ended."""
+    def signs_of_life(
+        self, target: str, attempt: int, every_seconds: float, orphaned: Callable[[], None]
+    ) -> Iterator[None]:
+        """Leave signs of life while the block runs.
+
+        ``orphaned`` is called when the release has ended, or a later attempt at ``target`` counts.
+        """
         done = threading.Event()
 
         def leave() -> None:
             while True:
                 with contextlib.suppress(SlipwayError):  # a store that is down for a while ends no work
-                    if not self._leave_sign(name):
+                    if not self._leave_sign(target, attempt):
                         orphaned()
                 if done.wait(every_seconds):
                     return
 
-        thread = threading.Thread(target=leave, name=f"signs of life of {name}", daemon=True)
+        thread = threading.Thread(target=leave, name=f"signs of life of {target}-{attempt}", daemon=True)
         thread.start()
         try:
             yield
@@ -150,12 +166,14 @@ class SharedObjects:
             thread.join()
 
     @at_border
-    def _leave_sign(self, name: str) -> bool:
-        """Whether the release still runs, for which a sign was left."""
+    def _leave_sign(self, target: str, attempt: int) -> bool:
+        """Whether the release still waits for this attempt, for which a sign was left."""
+        self._connection.check()  # MLflow's own retries would notice for minutes late that the store is back
         client = self._connection.client
-        if client.get_run(self.run_id).info.status != OPEN:
+        run = client.get_run(self.run_id)
+        if run.info.status != OPEN or attempt < int(run.data.tags.get(f"{ATTEMPT_TAG}.{target}", attempt)):
             return False
-        client.set_tag(self.run_id, f"{SIGN_TAG}.{name}", f"{os.getpid()} at {time.time():.3f}")
+        client.set_tag(self.run_id, f"{SIGN_TAG}.{target}-{attempt}", f"{os.getpid()} at {time.time():.3f}")
         return True
 
     @at_border

@@ -116,7 +116,7 @@ class Worker(Background):
             "PREFECT_WORKER_HEARTBEAT_SECONDS": "2",
             "PREFECT_LOGGING_LEVEL": "INFO",
         }
-        command = ["worker", "start", f"--pool={pool}"]
+        command = ["worker", "start", f"--pool={pool}", "--limit=1"]
         log = project.parent / f"worker-{time.monotonic_ns()}.txt"
         super().__init__(command, project, log, environment | quick)
 

@@ -134,6 +134,6 @@ def test_without_a_worker_a_target_is_skipped_and_the_other_goes_on(
     assert (found["x86"]["verdict"], found["far"]["verdict"]) == ("PASS", "SKIPPED")
     assert found["far"]["reasons"] == [
         "work pool 'nobody' has no worker online: on its hardware, in a checkout of this project, run "
-        "`prefect worker start --pool nobody` with the same PREFECT_API_URL"
+        "`prefect worker start --pool nobody --limit 1` with the same PREFECT_API_URL"
     ]
     assert [candidate["verdict"] for candidate in found["far"]["candidates"]] == ["SKIPPED"]

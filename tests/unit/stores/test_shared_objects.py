@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,17 +112,17 @@ def test_signs_of_life_change_and_tell_the_worker_when_the_release_has_ended(
     file.write_bytes(b"onnx")
     shared.share(here, [here.put(file)])
     orphaned = threading.Event()
-    assert shared.sign("far-1") is None
+    assert shared.sign("far", 1) is None
 
-    with elsewhere.signs_of_life("far-1", 0.05, orphaned.set):
+    with elsewhere.signs_of_life("far", 1, 0.05, orphaned.set):
         signs: set[str | None] = set()
         while len(signs) < 3:
-            signs.add(shared.sign("far-1"))
+            signs.add(shared.sign("far", 1))
         assert not orphaned.is_set()
         shared.close()
         assert orphaned.wait(30)
 
-    assert shared.sign("far-2") is None
+    assert shared.sign("far", 2) is None
     assert files_of(mlflow_root, shared) == [], "the files went with the run"
 
 
@@ -131,10 +132,60 @@ def test_a_new_release_of_the_project_ends_what_a_killed_one_left_open(
     store = (shared.tracking_uri, mlflow_root / "mlartifacts")
     SharedObjects.new(*store, tmp_path / "other", "digits")
     SharedObjects.new(*store, tmp_path, "other")
-    assert elsewhere._leave_sign("far-1")
+    assert elsewhere._leave_sign("far", 1)
 
     SharedObjects.new(*store, tmp_path, "digits")
-    assert not elsewhere._leave_sign("far-1")
+    assert not elsewhere._leave_sign("far", 1)
+
+
+def test_an_attempt_ends_when_a_later_one_counts_and_not_for_another_target(
+    shared: SharedObjects, elsewhere: SharedObjects
+) -> None:
+    shared.expect("far", 1)
+    shared.expect("near", 2)
+    orphaned = threading.Event()
+
+    with elsewhere.signs_of_life("far", 1, 0.05, orphaned.set):
+        while shared.sign("far", 1) is None:
+            assert not orphaned.is_set()
+        shared.expect("far", 2)
+        assert orphaned.wait(30)
+
+    assert elsewhere._leave_sign("far", 2)
+
+
+def test_a_project_and_a_name_may_hold_any_character(mlflow_root: Path, tmp_path: Path) -> None:
+    store = (f"sqlite:///{mlflow_root}/mlflow.db", mlflow_root / "mlartifacts", tmp_path / 'o\'brien`s "x" %')
+    killed = SharedObjects.new(*store, "o'digits")
+
+    SharedObjects.new(*store, "digits")
+    assert killed._leave_sign("far", 1)
+    SharedObjects.new(*store, "o'digits")
+    assert not killed._leave_sign("far", 1)
+
+
+def test_an_object_is_uploaded_once_however_many_targets_want_it(
+    shared: SharedObjects, here: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "engine.onnx"
+    file.write_bytes(b"onnx")
+    artifact = here.put(file)
+    client, uploads, another = shared._connection.client, list[str](), threading.Event()
+    log = client.log_artifact
+
+    def slow(run_id: str, path: str, folder: str) -> None:
+        uploads.append(path)
+        if len(uploads) > 1:
+            another.set()
+        another.wait(0.2)
+        log(run_id, path, folder)
+
+    monkeypatch.setattr(client, "log_artifact", slow)
+    with ThreadPoolExecutor(2) as targets:
+        for done in [targets.submit(shared.share, here, [artifact]) for _ in range(2)]:
+            done.result()
+
+    assert len(uploads) == 1
 
 
 def test_a_password_stays_on_its_host() -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 import tempfile
+import threading
+from collections import Counter, defaultdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from flows.build_on_target import project_of_the_worker
-from flows.elsewhere import Elsewhere, not_built
+from flows.elsewhere import Elsewhere, not_built, start_elsewhere
+from flows.lanes import Supplies, Supply
 from flows.targets import named_in
 from slipway.errors import InfrastructureError
-from slipway.records import Decision, Verdict
+from slipway.records import Decision, Failure, Verdict
 from slipway.steps.judge import release_of
+from tasks import worker_pool
+from tasks.worker_pool import Answer, Order
 from tests.unit.steps.records import PARAMS, artifact, context
 
 LOST = Decision(verdict=Verdict.ERROR, reasons=("no worker came",))
@@ -40,6 +46,49 @@ def test_a_target_without_a_worker_is_skipped_with_the_reason() -> None:
     outcome, _ = Elsewhere(skipped={"x86": "no worker"}).conclude(PARAMS, context(), "x86")
 
     assert outcome.decision == Decision(verdict=Verdict.SKIPPED, reasons=("no worker",))
+
+
+class Shop:
+    """A workshop whose shared place takes everything, and is closed at the end."""
+
+    objects = None
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def share(self, name: str) -> Any:
+        return SimpleNamespace(address="http://mlflow", run_id="1", share=lambda *_: None, close=self._close)
+
+    def _close(self) -> None:
+        self.closed = True
+
+
+def test_a_pool_gets_one_target_at_a_time_and_pools_work_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = {"a": "board", "b": "board", "c": "other"}
+    targets = {name: PARAMS.targets["x86"].model_copy(update={"work_pool": pool}) for name, pool in pools.items()}
+    params = PARAMS.model_copy(update={"targets": targets})
+    both, again, at_work, most = threading.Barrier(2), threading.Event(), Counter[str](), Counter[str]()
+
+    def build_on_worker(pool: str, order: Order, *_: object) -> Answer:
+        at_work[pool] += 1
+        most[pool] = max(most[pool], at_work[pool])
+        if order.target == "b":
+            again.set()
+        else:
+            both.wait(30)  # for the other pool
+            again.wait(0.2)  # set in that time only if the pool's second target does not wait for its first
+        at_work[pool] -= 1
+        return Answer(failure=LOST)
+
+    monkeypatch.setattr(worker_pool, "build_on_worker", build_on_worker)
+    shop = Shop()
+    supplies: Supplies = defaultdict(lambda: Supply(Failure(step="export", decision=LOST)))
+    with start_elsewhere(params, shop, context(), supplies, None, {}) as elsewhere:  # type: ignore[arg-type]
+        concluded = [elsewhere.conclude(params, context(), name)[0] for name in pools]
+
+    assert [(outcome.target, outcome.decision) for outcome in concluded] == [(name, LOST) for name in pools]
+    assert most == {"board": 1, "other": 1}
+    assert shop.closed
 
 
 def test_all_files_of_an_outcome_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,10 +65,18 @@ class Client:
 class Shared:
     """What the worker left: signs of life that change as long as there are some, and an answer to one attempt."""
 
-    def __init__(self, signs: int = 0, answered: str = "") -> None:
+    def __init__(self, signs: int | None = 0, answered: str = "") -> None:
         self._signs, self._answered = signs, answered
+        self.expected: list[int] = []
 
-    def sign(self, name: str) -> str | None:
+    def expect(self, target: str, attempt: int) -> None:
+        assert target == "x86"
+        self.expected.append(attempt)
+
+    def sign(self, target: str, attempt: int) -> str | None:
+        assert attempt == self.expected[-1]
+        if self._signs is None:
+            return None
         self._signs -= 1
         return str(max(self._signs, 0))
 
@@ -132,19 +141,21 @@ def test_a_cancelled_run_is_not_tried_again(use: Use) -> None:
 
 
 def test_a_run_that_crashed_is_tried_again_elsewhere(use: Use) -> None:
-    client = use(Client(Running(), Crashed(message="exit status 137"), Completed()))
+    client, shared = use(Client(Running(), Crashed(message="exit status 137"), Completed())), Shared(answered="x86-2")
 
-    assert build(Shared(answered="x86-2")) == DONE
+    assert build(shared) == DONE
     assert [order.name for order in client.dispatched] == ["x86-1", "x86-2"]
+    assert shared.expected == [1, 2]
 
 
 def test_a_run_without_signs_of_life_is_set_to_crashed(use: Use) -> None:
-    client = use(Client(Running()))
+    client, shared = use(Client(Running())), Shared()
 
     with pytest.raises(
         InfrastructureError, match=r"^pool 'board' gave no result, attempt 3 of 3: .*no sign of life for 0"
     ):
-        build(Shared())
+        build(shared)
+    assert shared.expected == [1, 2, 3, 4], "no attempt counts any more, should one come back"
     assert [state.name for state in client.set] == ["Crashed"] * 3
     assert [order.attempt for order in client.dispatched] == [1, 2, 3]
 
@@ -170,6 +181,16 @@ def test_a_busy_worker_is_waited_for(use: Use) -> None:
     use(Client(*[Scheduled()] * 100, Completed()))
 
     assert build(Shared(answered="x86-1")) == DONE
+
+
+def test_the_wait_for_a_busy_worker_is_no_silence(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock takes 10 ms: the wait exceeds the 100 ms for the first sign by far, the start does not."""
+    clock = itertools.count()
+    monkeypatch.setattr(worker_pool, "time", SimpleNamespace(monotonic=lambda: next(clock) / 100))
+    client = use(Client(*[Scheduled()] * 30, Pending(), Running(), Completed()))
+
+    assert build(Shared(signs=None, answered="x86-1")) == DONE
+    assert client.set == []
 
 
 def test_a_release_that_is_stopped_cancels_the_run(use: Use) -> None:
@@ -201,7 +222,7 @@ def test_why_no_worker_can_be_had(use: Use) -> None:
     client.status = WorkerStatus.OFFLINE
     assert unreachable("board") == (
         "work pool 'board' has no worker online: on its hardware, in a checkout of this project, run `prefect worker "
-        "start --pool board` with the same PREFECT_API_URL"
+        "start --pool board --limit 1` with the same PREFECT_API_URL"
     )
     client.pool.is_paused = True
     assert unreachable("board") == "work pool 'board' is paused: run `prefect work-pool resume board`"
