@@ -6,6 +6,9 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,22 @@ from slipway.measure.metrics import source_of
 from slipway.wiring import host_hardware
 from tasks.progress import on_change
 
-RUNTIMES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy", "scipy")
+RUNTIMES = (
+    "torch",
+    "torchao",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "executorch",
+    "apache-tvm",
+    "tensorrt_cu13",
+    "tensorrt_cu12",
+    "tensorrt",
+    "tensorrt_rtx_cu13",
+    "numpy",
+    "scipy",
+)
 # What of Slipway's source a result can depend on.
 SOURCES = (
     "decisions",
@@ -61,9 +79,10 @@ def _content_of(value: object) -> object:
 
 @functools.cache
 def surroundings() -> tuple[str, ...]:
-    """What results depend on beside their inputs: Slipway's source, this host, and the versions of the runtimes.
+    """What results depend on beside their inputs: Slipway's source, this host, the runtimes and the C++ compiler.
 
-    Kernels differ from one CPU to another, and with them answers: int8 products saturate where VNNI is missing.
+    Kernels differ from one CPU to another, and with them answers: int8 products saturate where VNNI is missing. Some
+    engines let the C++ compiler make theirs.
     """
     source = hashlib.sha256()
     package = Path(slipway.__file__).parent
@@ -71,7 +90,8 @@ def surroundings() -> tuple[str, ...]:
         place = package / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             source.update(file.read_bytes())
-    return (source.hexdigest(), host_hardware().fingerprint, *(f"{name}=={_version(name)}" for name in RUNTIMES))
+    versions = (f"{name}=={_version(name)}" for name in RUNTIMES)
+    return (source.hexdigest(), host_hardware().fingerprint, f"C++: {_compiler()}", *versions)
 
 
 def _version(distribution: str) -> str | None:
@@ -79,6 +99,16 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _compiler() -> str | None:
+    """What the C++ compiler calls itself and its version; None without one."""
+    command = [*shlex.split(os.environ.get("CXX") or "g++"), "--version"]
+    try:
+        told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(told.splitlines()), None)
 
 
 def _is_infrastructure(_task: Any, _run: Any, state: Any) -> bool:

@@ -77,16 +77,24 @@ class ExecuTorchSession(CheckedSession):
         self.largest_batch: int | None = planned[0] if self.inputs[0].shape[:1] == (-1,) else None
 
     def executed_precision(self) -> dict[str, int]:
-        """Operators that multiply and accumulate by precision, as the runtime tells of a call with zeros."""
+        """Operators that multiply and accumulate by precision, as the runtime tells of a call with zeros.
+
+        None of them where the program does not answer such a call, whose dynamic sizes are all 1: that tells nothing of
+        the sizes that it does answer.
+        """
         from slipway.decisions.precision import count_precisions
         from slipway.engines.executorch_profile import traced_calls
 
         zeros = {
             spec.name: np.zeros([1 if size < 0 else size for size in spec.shape], spec.dtype) for spec in self.inputs
         }
-        with ExecuTorchSession(self._engine, self._content, self._label, self._threads, traced=True) as session:
-            session.infer(zeros)
-            (call,) = traced_calls(session, self._label.portable, blocks=1)
+        again = (self._engine, self._content, self._label, self._threads)
+        try:
+            with quiet_stderr(), ExecuTorchSession(*again, traced=True) as session:
+                session.infer(zeros)
+                (call,) = traced_calls(session, self._label.portable, blocks=1)
+        except Exception:  # noqa: BLE001 - whatever the runtime raises, it has told no precision
+            return {}
         return count_precisions(layer for layer, _ in call)
 
     def write_trace(self, path: Path) -> None:

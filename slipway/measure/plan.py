@@ -14,6 +14,7 @@ from slipway.measure.speedup import paired_speedup
 from slipway.records import Interval, Profile, Timing
 
 Rounds: TypeAlias = Mapping[int, Nanoseconds]
+LEAST_ROUNDS = 2  # a paired interval needs two
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,15 @@ class Participant:
     """A name to tell it by, and the command that loads its engine and runs `slipway.measure.worker.serve`.
 
     One that ``stays`` is compared with by others, and no halving drops it. One that does not count is dropped like any
-    other, but is none of those that the better half is taken from, unless there are no others.
+    other, but is none of those that the better half is taken from, unless there are no others. One that is ``brief``
+    takes part in the first two rounds alone, the fewest that give an interval, and in no halving.
     """
 
     name: str
     argv: tuple[str, ...]
     stays: bool = False
     counts: bool = True
+    brief: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from slipway.decisions.budget import survivors
 from slipway.errors import BadInputError, NotMeasuredError
 from slipway.measure.host import HostWatch
 from slipway.measure.loadgen import require_loadgen
-from slipway.measure.plan import Participant, ParticipantTiming, SessionTimings, TimingPlan
+from slipway.measure.plan import LEAST_ROUNDS, Participant, ParticipantTiming, SessionTimings, TimingPlan
 from slipway.measure.turns import Turns
 from slipway.records import Interval
 
@@ -21,7 +21,6 @@ __all__ = ["Participant", "ParticipantTiming", "SessionTimings", "TimingPlan", "
 
 # Rough shares of a session's time at which preparation ends and at which the rounds end.
 PREPARED, TIMED = 0.4, 0.8
-_LEAST_ROUNDS = 2  # a paired interval needs two
 _HALVED_AFTER = (2, 4, 8)
 
 
@@ -64,7 +63,7 @@ def run_session(
         for one in everyone:
             one.wait_until_ready()
         for done, one in enumerate(everyone, start=1):
-            one.prepare(block_seconds=plan.budget_seconds / (plan.rounds * len(everyone)))
+            one.prepare(block_seconds=plan.budget_seconds / sum(other.rounds_wanted for other in everyone))
             told(PREPARED * done / len(everyone))
         _run_rounds(first, others, plan, lambda share: told(PREPARED + share * (TIMED - PREPARED)))
         for done, one in enumerate(everyone, start=1):
@@ -87,7 +86,7 @@ def _run_rounds(reference: Turns, candidates: Sequence[Turns], plan: TimingPlan,
         order = [one for one in order if one is reference or (one.error is None and not one.has_enough())]
         if all(one.has_enough() for one in order):
             return
-        if turn >= _LEAST_ROUNDS and time.monotonic() > deadline:
+        if turn >= LEAST_ROUNDS and time.monotonic() > deadline:
             return
         told(min(one.share() for one in order))
         if turn % 2:
@@ -100,7 +99,7 @@ def _run_rounds(reference: Turns, candidates: Sequence[Turns], plan: TimingPlan,
 
 def _halve(reference: Turns, candidates: Sequence[Turns], turn: int) -> None:
     """Let those leave that the rounds so far show to be slower than the better half."""
-    rivals = [one for one in candidates if one.error is None and not one.participant.stays]
+    rivals = [one for one in candidates if one.error is None and not (one.participant.stays or one.participant.brief)]
     if not rivals:
         return
     speedups = [one.speedup_over(reference) for one in rivals]

@@ -19,7 +19,7 @@ from slipway.measure import protocol
 from slipway.measure.arrays import Array, read_arrays
 from slipway.measure.host import cores_first
 from slipway.measure.latency import Nanoseconds, summarise
-from slipway.measure.plan import Participant, ParticipantTiming, TimingPlan, speedup_by_round
+from slipway.measure.plan import LEAST_ROUNDS, Participant, ParticipantTiming, TimingPlan, speedup_by_round
 from slipway.measure.processes import TimedWorker
 from slipway.records import HostLoad, Interval, Latency, Scenario, Throughput, Timing
 
@@ -114,13 +114,23 @@ class Turns:
         wanted = max(_LEAST_CALLS, in_time, math.ceil(self._plan.samples / self._plan.rounds))
         self._calls = min(wanted, _calls_in(block_seconds, samples_ns))
 
+    @property
+    def rounds_wanted(self) -> int:
+        """How many rounds it is to take part in: those of the plan, or the fewest if it is brief."""
+        return min(self._plan.rounds, LEAST_ROUNDS) if self.participant.brief else self._plan.rounds
+
     def share(self) -> float:
-        """The share that it has of the samples and the rounds that the plan asks for, whichever is lower."""
+        """The share that it has of the samples and rounds that are asked of it, whichever is lower.
+
+        Of one that is brief only rounds are asked.
+        """
+        if self.participant.brief:
+            return len(self.rounds) / self.rounds_wanted
         samples = sum(len(block) for block in self.rounds.values())
         return min(samples / self._plan.samples, len(self.rounds) / self._plan.rounds)
 
     def has_enough(self) -> bool:
-        """Whether it has the samples and the rounds that the plan asks for."""
+        """Whether it has the samples and the rounds that are asked of it."""
         return self.share() >= 1
 
     @_while_well

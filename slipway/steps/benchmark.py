@@ -74,21 +74,23 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
 ) -> Timings:
     """Time all candidates against the reference, and against the champion where there is one; profile each.
 
-    Further builds of a candidate that gave other bytes take part, to tell how far builds differ, and none is chosen.
-    Only one benchmark runs per host at a time, whichever project or process starts it. Under a ``limit``, candidates
-    that are clearly slower than the others are dropped before they are measured in full.
+    Further builds of a candidate that gave other bytes take part, to tell how far builds differ, and none is chosen;
+    they bring a budget of their own, so that candidates get no fewer samples. Only one benchmark runs per host at a
+    time, whichever project or process starts it. Under a ``limit``, candidates that are clearly slower than the others
+    are dropped before they are measured in full, and further builds are measured in as few rounds as there may be.
 
     Raises:
         BadInputError: there are fewer CPUs than threads asked for, or LoadGen is asked for and not installed.
         InfrastructureError: the reference could not be timed.
     """
     participants = _participants(objects, [built for built, _ in candidates], data, limit)
+    budget_scale = len(participants) / max(len({built.artifact.digest for built, _ in candidates}), 1)
     last = [replace(_participant(objects, champion, data, "champion"), stays=True)] if champion else []
     with host_to_itself(), objects.new_dir() as traces:
         session = run_session(
             _participant(objects, reference, data, "reference"),
             [*participants.values(), *last],
-            _plan(target, latency, limit),
+            _plan(target, latency, limit, budget_scale),
             os.sched_getaffinity(0),
             traces,
             meter(f"target {reference.spec.target}", "benchmark"),
@@ -96,7 +98,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
         kept: dict[Path | None, Artifact] = {
             one.trace: _kept(objects, one.trace) for one in _measured(session) if one.trace
         }
-    results = dict(zip(participants, session.candidates, strict=False))  # the champion comes last
+    found = dict(zip(participants, session.candidates, strict=False))  # the champion comes last
     base = session.candidates[-1] if champion else None
     answers = {
         built.artifact.digest: load_predictions(objects.path(done.predictions), target.batch[0])[0]
@@ -104,7 +106,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 - every record that it reads, and both 
     }
     return Timings(
         by_digest={
-            digest: _with_rebuilds(_timed(results[digest], base, answers[digest], kept), results, digest, done)
+            digest: _with_rebuilds(_timed(found[digest], base, answers[digest], kept), found, answers, digest, done)
             for digest, done in ((built.artifact.digest, done) for built, done in candidates)
         },
         reference_profile=session.reference.profile,
@@ -142,13 +144,16 @@ def host_to_itself() -> Iterator[None]:
         yield
 
 
-def _plan(target: TargetParams, latency: LatencyParams, limit: TimeLimit | None) -> TimingPlan:
+def _plan(
+    target: TargetParams, latency: LatencyParams, limit: TimeLimit | None, budget_scale: float = 1.0
+) -> TimingPlan:
+    """How to time; without a ``limit`` the budget is ``budget_scale`` times that of ``latency``."""
     return TimingPlan(
         threads=target.threads,
         batch=target.batch,
         streams=target.streams,
         samples=latency.samples,
-        budget_seconds=min(latency.budget_s, limit.seconds if limit else latency.budget_s),
+        budget_seconds=min(latency.budget_s, limit.seconds) if limit else latency.budget_s * budget_scale,
         halving=limit is not None and limit.halving,
         scenario=None if latency.scenario == "interleaved" else latency.scenario,
         server_per_s=latency.server_per_s,
@@ -164,34 +169,50 @@ def _participant(objects: ObjectStore, built: Built, data: DataSource, name: str
 def _participants(
     objects: ObjectStore, candidates: Sequence[Built], data: DataSource, limit: TimeLimit | None
 ) -> dict[str, Participant]:
-    """Who is timed, by digest: every candidate, and every further build of one that is no candidate itself."""
+    """Who is timed, by digest: every candidate, and every further build of one that is no candidate itself.
+
+    Where no candidate is promising, all of them count; a further build never does.
+    """
     found: dict[str, Participant] = {}
     for built in candidates:
         digest = built.artifact.digest
-        counts = limit is None or digest in limit.promising
+        counts = limit is None or not limit.promising or digest in limit.promising
         found[digest] = replace(_participant(objects, built, data, str(built.spec)), counts=counts)
     for built in candidates:
         for artifact in built.rebuilds:
             other, name = built.model_copy(update={"artifact": artifact}), f"{built.spec}, another build"
-            found.setdefault(artifact.digest, replace(_participant(objects, other, data, name), counts=False))
+            told = replace(_participant(objects, other, data, name), counts=False, brief=limit is not None)
+            found.setdefault(artifact.digest, told)
     return found
 
 
 def _with_rebuilds(
-    timed: Timed | Failure, results: Mapping[str, ParticipantTiming | SlipwayError], digest: str, done: Validated
+    timed: Timed | Failure,
+    results: Mapping[str, ParticipantTiming | SlipwayError],
+    validated: Mapping[str, Mapping[str, np.ndarray]],
+    digest: str,
+    done: Validated,
 ) -> Timed | Failure:
     """``timed``, the timing of the candidate ``digest``, with the latency of its further builds."""
     kept = results[digest]
     if isinstance(timed, Failure) or isinstance(kept, SlipwayError):
         return timed
-    return timed.model_copy(
-        update={"rebuilds": tuple(_rebuild(one, results[one.digest], kept) for one in done.rebuilds)}
-    )
+    rebuilds = tuple(_rebuild(one, results[one.digest], kept, validated[digest]) for one in done.rebuilds)
+    return timed.model_copy(update={"rebuilds": rebuilds})
 
 
-def _rebuild(rebuild: Rebuild, result: ParticipantTiming | SlipwayError, kept: ParticipantTiming) -> Rebuild:
-    """``rebuild`` with its latency; one that was dropped, or broke down, has none."""
+def _rebuild(
+    rebuild: Rebuild,
+    result: ParticipantTiming | SlipwayError,
+    kept: ParticipantTiming,
+    validated: Mapping[str, np.ndarray],
+) -> Rebuild:
+    """``rebuild`` with its latency; one that broke down, or answers otherwise than the kept build, has none."""
     if isinstance(result, SlipwayError):
+        return rebuild
+    try:
+        _check_same_answers(validated, result.outputs)
+    except RejectedError:
         return rebuild
     times = {"latency_p50_ms": result.timing.latency.p50_ms, "latency_ratio": kept.speedup_over(result)}
     return rebuild.model_copy(update=times)

@@ -27,19 +27,23 @@ class Case:
     reference: Arrays
 
 
-def cases(eager: Session, data: DataSource, signature: Signature) -> Iterator[Case]:
-    """The first examples of ``data`` at batch sizes 1 and 3, and cut where the signature has other dynamic dimensions.
+def cases(eager: Session, data: DataSource, signature: Signature, first_batch: int = 1) -> Iterator[Case]:
+    """The first examples of ``data`` at batch sizes 1, 3 and ``first_batch``, and cut where other sizes are dynamic.
+
+    An engine may have code of its own for ``first_batch``; it is left out where there are fewer examples.
 
     All examples of a data set have one size, which is the largest edge. The smallest is 1, 2 or half of that, whichever
     the model itself answers first; a model that answers none has no smaller edge. Dimensions of one size are cut alike,
     for they mostly are one, such as tokens and their mask.
     """
-    sample = examples(Path(data.path), [spec.name for spec in signature.inputs], max(CHECKED_BATCHES))
-    for batch in CHECKED_BATCHES:
+    sample = examples(Path(data.path), [spec.name for spec in signature.inputs], max(*CHECKED_BATCHES, first_batch))
+    available = len(next(iter(sample.values())))
+    further = (first_batch,) if first_batch not in CHECKED_BATCHES and first_batch <= available else ()
+    for batch in (*CHECKED_BATCHES, *further):
         inputs = first(sample, batch)
         yield Case(f"batch {batch}", inputs, answers(eager, inputs))
     if any(-1 in spec.shape[1:] for spec in signature.inputs):
-        yield from _smallest(eager, sample, signature)
+        yield from _smallest(eager, first(sample, max(CHECKED_BATCHES)), signature)
 
 
 def answers_to(case: Case, session: Session, what: str) -> dict[str, np.ndarray]:

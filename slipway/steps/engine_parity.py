@@ -41,8 +41,9 @@ def check_engine(
 ) -> Parity:
     """Parity of an engine file with the reference on examples of ``data``, at the edges of the dynamic dimensions.
 
-    The engine's answers to single examples are also compared with those to a batch of the same. ``file`` is what the
-    engine was built from, with ``options``.
+    The first batch size of ``options`` is among them, for which an engine may have code of its own. The engine's
+    answers to single examples are also compared with those to a batch of the same. ``file`` is what the engine was
+    built from, with ``options``.
 
     Raises:
         RejectedError: fp32 answers differ by more than rounding, in which case the first operator that differs is
@@ -54,7 +55,7 @@ def check_engine(
         engine(reference.spec.engine).load(objects.path(reference.artifact), RunOptions()) as eager,
         runtime.load(objects.path(built.artifact), RunOptions()) as session,
     ):
-        for case in cases(eager, data, options.signature):
+        for case in cases(eager, data, options.signature, options.batch[0]):
             found = answers_to(case, session, str(built.spec))
             try:
                 _require(built, case.reference, found, f"from eager PyTorch at {case.where}")

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from slipway.config import AccuracyParams
 from slipway.engines import engine
 from slipway.engines.base import RunOptions, Session
 from slipway.errors import BadInputError, RejectedError
 from slipway.measure.accuracy import compare, kept_of_reference
-from slipway.measure.arrays import Array, Arrays, Joined, write_arrays
+from slipway.measure.arrays import Array, Arrays, Infer, Joined, write_arrays
 from slipway.measure.metrics import Metric, metric
 from slipway.measure.predictions import save_predictions, written_predictions
 from slipway.measure.probe import ProbeDraw, given_up, hopeless, load_probe
 from slipway.records import Artifact, Built, DataSource, Predictions, Rebuild, Validated
+from slipway.steps.edges import answers
 from slipway.steps.progress import meter
 from slipway.stores.datasets import Batch, batches, count
 from slipway.stores.objects import ObjectStore
 
 VALIDATION_BATCH = 32
+FIRST_BATCH = "first_batch"  # the option by which an engine tells the batch size that it has code of its own for
 
 
 def evaluate_reference(
@@ -35,7 +39,7 @@ def evaluate_reference(
     with objects.new_dir() as folder:
         path, probe = folder / "predictions.npz", folder / "probe.npz"
         with _loaded(objects, reference, threads) as session, written_predictions(path) as add:
-            for batch, target in _labelled(data, session, "reference"):
+            for batch, target in _labelled(data, session, "reference", VALIDATION_BATCH):
                 outputs = session.infer(batch.inputs)
                 add(outputs, target)
                 kept.add(*_scored(rule, outputs, target, batch.path))
@@ -64,6 +68,9 @@ def validate(
     predictions, parity and accuracy are then those of the random examples that proved it. Further builds that gave
     other bytes run over ``data`` as well, for their accuracy, unless the candidate was given up.
 
+    An engine with code of its own for one batch size, the one that is timed and served, is asked in batches of that
+    size, so that its accuracy is of that code; examples left over at the end of a shard make a smaller batch.
+
     Raises:
         RejectedError: the outputs hold NaN, or their shapes differ from the reference's.
     """
@@ -90,18 +97,19 @@ def _validate_kept(
     give_up_drop: float | None = None,
 ) -> Validated:
     rule, expected = metric(policy.metric), objects.path(reference.artifact)
+    size = int(built.options.get(FIRST_BATCH, VALIDATION_BATCH))
     with objects.new_dir() as folder, _loaded(objects, built, threads) as session:
         found, failed = folder / "predictions.npz", None
         if give_up_drop is not None and reference.probe is not None:
-            failed = hopeless(session.infer, load_probe(objects.path(reference.probe)), rule, give_up_drop)
+            failed = hopeless(_in_batches(session, size), load_probe(objects.path(reference.probe)), rule, give_up_drop)
         if failed:
-            part, answers = failed
+            part, answered = failed
             expected = folder / "reference.npz"
             save_predictions(expected, part.outputs, part.target)
-            save_predictions(found, answers, part.target)
+            save_predictions(found, answered, part.target)
         else:
             with written_predictions(found) as add:
-                for batch, target in _labelled(data, session, str(built.spec)):
+                for batch, target in _labelled(data, session, str(built.spec), size):
                     add(session.infer(batch.inputs), target)
         comparison = compare(rule, expected, found, policy.confidence)
         if failed:
@@ -119,11 +127,26 @@ def _loaded(objects: ObjectStore, built: Built, threads: int) -> Session:
     return engine(built.spec.engine).load(objects.path(built.artifact), RunOptions(threads=threads))
 
 
-def _labelled(data: DataSource, session: Session, line: str) -> Iterator[tuple[Batch, Array]]:
-    """The batches of ``data`` with their targets, while what is done is told."""
+def _in_batches(session: Session, size: int) -> Infer:
+    """What ``session`` answers in batches of at most ``size``."""
+
+    def infer(inputs: Arrays) -> Arrays:
+        starts = range(0, len(next(iter(inputs.values()))), size)
+        if len(starts) == 1:
+            return session.infer(inputs)
+        parts = [
+            answers(session, {name: array[start : start + size] for name, array in inputs.items()}) for start in starts
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    return infer
+
+
+def _labelled(data: DataSource, session: Session, line: str, size: int) -> Iterator[tuple[Batch, Array]]:
+    """The batches of ``data``, of ``size`` examples, with their targets, while what is done is told."""
     directory, told = Path(data.path), meter(line, "validate")
     done, total = 0, count(directory)
-    for batch in batches(directory, [spec.name for spec in session.inputs], VALIDATION_BATCH):
+    for batch in batches(directory, [spec.name for spec in session.inputs], size):
         if batch.target is not None:
             yield batch, batch.target
         done += len(batch)

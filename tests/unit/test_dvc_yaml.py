@@ -147,7 +147,7 @@ def test_how_to_time_is_read_where_engines_are_timed(setting: str) -> None:
     assert not readers(setting) - {"benchmark@x86", "choose"}
 
 
-@pytest.mark.parametrize("name", ["benchmark", "validate", "build", "reference"])
+@pytest.mark.parametrize("name", ["benchmark", "validate", "build", "reference", "quantize"])
 def test_what_depends_on_the_host_says_so(name: str) -> None:
     assert "stages/hardware/fingerprint" in PIPELINE["stages"][name]["deps"]
 

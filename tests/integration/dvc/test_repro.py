@@ -97,7 +97,7 @@ def test_another_host_builds_and_measures_anew(checkout: Checkout) -> None:
     stale = set(json.loads(checkout.told("dvc", "status", "--json")))
 
     assert {name.partition("@")[0] for name in stale - ALWAYS} == {
-        *("reference", "build", "validate", "benchmark", "choose")
+        *("quantize", "reference", "build", "validate", "benchmark", "choose")
     }
 
 

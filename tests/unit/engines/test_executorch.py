@@ -242,6 +242,23 @@ def test_fp16_runs_in_float16(net: Net, answer: Callable[[dict[str, np.ndarray]]
 
 
 @needs_the_compiler
+def test_a_model_that_takes_no_size_of_1_tells_no_precision(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validated in full, it must not fail for a call that nobody makes."""
+    call = ExecuTorchSession._call
+
+    def of_two_at_least(session: ExecuTorchSession, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if len(arrays["x"]) < 2:
+            raise RuntimeError("method->execute() failed with error 0x12")
+        return call(session, arrays)
+
+    with ExecuTorchEngine().load(built, RunOptions()) as session:
+        assert session.executed_precision() == {"fp32": 2}
+        monkeypatch.setattr(ExecuTorchSession, "_call", of_two_at_least)
+        assert session.executed_precision() == {}
+        assert session.infer(images(2))["y"].shape == (2, 5)
+
+
+@needs_the_compiler
 def test_an_operator_without_a_kernel_is_named(tmp_path: Path) -> None:
     source = export(Inverse(), tmp_path / "inverse.pt2", (2, 4, 4))
     with pytest.raises(UnsupportedError, match=r"engine executorch cannot execute this model: .*inv") as caught:

@@ -297,6 +297,16 @@ def test_where_nothing_counts_all_do() -> None:
     assert isinstance(session.candidates[1], NotMeasuredError)
 
 
+def test_a_brief_one_has_two_rounds_and_neither_drops_nor_is_dropped() -> None:
+    """The two fastest would be the better half, and the slowest would leave after two rounds."""
+    brief = [replace(stand_in(f"brief {n}", Behaviour(spins=SPINS * n)), brief=True) for n in (1, 1, 40)]
+    candidate = stand_in("candidate", Behaviour(spins=SPINS * 12))
+    plan = replace(QUICK, halving=True)
+    session = run_session(stand_in("reference", Behaviour(spins=SPINS)), [candidate, *brief], plan, CPUS)
+    rounds = [sorted(one.rounds) for one in session.candidates if isinstance(one, ParticipantTiming)]
+    assert rounds == [list(range(QUICK.rounds)), *[[0, 1]] * 3]
+
+
 def test_a_spent_budget_leaves_fewer_samples_and_no_p99() -> None:
     plan = replace(QUICK, samples=662, budget_seconds=0.5)
     session = run_session(stand_in("slow", Behaviour(sleep_seconds=0.02)), [], plan, CPUS)

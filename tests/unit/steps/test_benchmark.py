@@ -14,7 +14,7 @@ import pytest
 from slipway.config import LatencyParams, TargetParams
 from slipway.errors import BadInputError, NotMeasuredError, RejectedError
 from slipway.measure.plan import Participant, ParticipantTiming, SessionTimings, TimingPlan
-from slipway.records import Artifact, Built, Failure, Form, Rebuild, Timed, Validated, Verdict
+from slipway.records import Artifact, Built, DataSource, Failure, Form, Rebuild, Timed, Validated, Verdict
 from slipway.steps import benchmark as module
 from slipway.steps.benchmark import Timings, benchmark, find_champion, host_to_itself
 from slipway.steps.budget import TimeLimit
@@ -36,6 +36,7 @@ QUICK: dict[str, Any] = {
 }
 ONE_THREAD = TargetParams(engines=("torch", "onnxruntime"), batch=(1, 4))
 SHORT = LatencyParams(samples=64, budget_s=10)
+SCORES = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
 
 
 @pytest.fixture
@@ -136,7 +137,8 @@ def test_params_and_budget_say_how_to_time() -> None:
     assert (plan.scenario, plan.server_per_s) == ("server", 50)
     assert module._plan(target, LatencyParams(), None).scenario is None
     limits = (TimeLimit(seconds=seconds, halving=seconds < 100, promising=()) for seconds in (20, 1000))
-    short, long = (module._plan(target, latency, limit) for limit in limits)
+    assert module._plan(target, latency, None, budget_scale=3).budget_seconds == 180
+    short, long = (module._plan(target, latency, limit, budget_scale=3) for limit in limits)
     assert (short.budget_seconds, short.halving) == (20, True)
     assert (long.budget_seconds, long.halving) == (60, False)
 
@@ -173,23 +175,56 @@ def test_further_builds_are_timed_beside_the_kept_one_and_are_no_candidates(mate
     assert unmeasured == known[1]
 
 
+OTHER = BUILT.model_copy(update={"artifact": artifact("f"), "rebuilds": (artifact("d"),)})
+
+
+@pytest.mark.parametrize(
+    ("promising", "expected"),
+    [
+        (None, [(True, False), (True, False), (False, False)]),
+        ((OTHER.artifact.digest,), [(False, False), (True, False), (False, True)]),
+        ((), [(True, False), (True, False), (False, True)]),
+    ],
+)
+def test_a_further_build_never_pushes_a_candidate_out(
+    promising: tuple[str, ...] | None,
+    expected: list[tuple[bool, bool]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no candidate is promising, those count and not their builds; under a limit such builds are brief."""
+    monkeypatch.setattr(ObjectStore, "path", lambda store, artifact: Path(artifact.name))
+    limit = None if promising is None else TimeLimit(seconds=5, halving=True, promising=promising)
+    data = DataSource(path="data", md5="m", files=1, size_bytes=1)
+
+    found = module._participants(ObjectStore(tmp_path), [BUILT, OTHER], data, limit)
+
+    assert list(found) == [BUILT.artifact.digest, OTHER.artifact.digest, artifact("d").digest]
+    assert [(one.counts, one.brief) for one in found.values()] == expected
+
+
 def test_a_further_build_never_counts_and_its_latency_is_paired_with_the_kept_ones(
     material: Material, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Here it takes 1.5 times as long; the champion still comes last, and another build was dropped."""
+    """Here it takes 1.5 times as long; the champion still comes last, and another build was dropped.
+
+    A third one answers otherwise than the kept one was validated, so that its latency tells nothing.
+    """
     kept = material.built("fp32", "onnxruntime", Form.ONNX)
-    others = [kept.artifact.model_copy(update={"digest": digest * 64}) for digest in "ab"]
+    others = [kept.artifact.model_copy(update={"digest": digest * 64}) for digest in "abc"]
     monkeypatch.setattr(ObjectStore, "path", lambda store, artifact: Path(artifact.name))
     monkeypatch.setattr(module, "load_predictions", lambda *_: ({"y": SCORES}, None))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def timed(microseconds: int) -> ParticipantTiming:
+    def timed(microseconds: int, answers: np.ndarray = SCORES) -> ParticipantTiming:
         rounds = {turn: np.full(16, 1000 * microseconds) for turn in range(4)}
-        return ParticipantTiming(TIMED.timing, {"y": SCORES}, rounds)
+        return ParticipantTiming(TIMED.timing, {"y": answers}, rounds)
 
-    def session(reference: Participant, candidates: list[Participant], *_: object) -> SessionTimings:
-        assert [(one.counts, one.stays) for one in candidates] == [(True, False), *[(False, False)] * 2, (True, True)]
-        return SessionTimings(timed(400), (timed(100), timed(150), NotMeasuredError("dropped"), timed(200)))
+    def session(reference: Participant, candidates: list[Participant], plan: TimingPlan, *_: object) -> SessionTimings:
+        assert [(one.counts, one.stays) for one in candidates] == [(True, False), *[(False, False)] * 3, (True, True)]
+        assert plan.budget_seconds == 4 * SHORT.budget_s, "as much for the candidate as it would have alone"
+        differing = timed(120, SCORES[:, ::-1])
+        return SessionTimings(timed(400), (timed(100), timed(150), NotMeasuredError("lost"), differing, timed(200)))
 
     monkeypatch.setattr(module, "run_session", session)
     known = tuple(Rebuild(digest=one.digest, size_bytes=one.size_bytes, accuracy=0.5) for one in others)
@@ -200,11 +235,11 @@ def test_a_further_build_never_counts_and_its_latency_is_paired_with_the_kept_on
     assert isinstance(found, Timed), found
     assert found.over_champion is not None
     assert found.over_champion.value == pytest.approx(2)
-    slower, dropped = found.rebuilds
+    slower, dropped, differing = found.rebuilds
     assert slower.latency_ratio is not None
     assert slower.latency_ratio.value == pytest.approx(1.5)
     assert slower.latency_p50_ms == TIMED.timing.latency.p50_ms
-    assert (slower.accuracy, dropped) == (0.5, known[1])
+    assert (slower.accuracy, dropped, differing) == (0.5, *known[1:])
 
 
 def _shuffled(material: Material, done: Validated) -> Any:
@@ -325,9 +360,6 @@ def _hold(folder: str, holding: Any) -> None:
     with host_to_itself():
         holding.set()
         threading.Event().wait()
-
-
-SCORES = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
 
 
 def test_the_last_bits_may_differ_and_so_may_the_number_of_examples() -> None:

@@ -35,7 +35,7 @@ class Mean(CheckedSession):
         pass
 
 
-def found(folder: Path, *shape: int, least: int = 1) -> list[Case]:
+def found(folder: Path, *shape: int, least: int = 1, first_batch: int = 1) -> list[Case]:
     values = np.random.default_rng(0).standard_normal((EXAMPLES, TOKENS, WIDTH)).astype(np.float32)
     write_shards(folder, {"x": values, "mask": np.ones((EXAMPLES, TOKENS), np.int64)}, np.zeros(EXAMPLES), 8)
     signature = Signature(
@@ -46,7 +46,7 @@ def found(folder: Path, *shape: int, least: int = 1) -> list[Case]:
         outputs=(TensorSpec(name="mean", dtype="float32", shape=(-1,)),),
     )
     data = DataSource(path=str(folder), md5="m", files=1, size_bytes=1)
-    return list(cases(Mean(signature, least), data, signature))
+    return list(cases(Mean(signature, least), data, signature, first_batch))
 
 
 def test_a_batch_of_one_and_one_of_three_are_real_examples_with_their_own_answers(tmp_path: Path) -> None:
@@ -55,6 +55,17 @@ def test_a_batch_of_one_and_one_of_three_are_real_examples_with_their_own_answer
     assert (one.inputs["x"].shape, three.inputs["x"].shape) == ((1, TOKENS, WIDTH), (3, TOKENS, WIDTH))
     for case in (one, three):
         np.testing.assert_allclose(case.reference["mean"], case.inputs["x"].mean((1, 2)), rtol=1e-5)
+
+
+def test_the_first_batch_size_is_an_edge_too_where_there_are_as_many_examples(tmp_path: Path) -> None:
+    one, three, four = found(tmp_path / "4", -1, TOKENS, WIDTH, first_batch=4)
+    assert [case.where for case in (one, three, four)] == ["batch 1", "batch 3", "batch 4"]
+    assert four.inputs["x"].shape == (4, TOKENS, WIDTH)
+    np.testing.assert_allclose(four.reference["mean"], four.inputs["x"].mean((1, 2)), rtol=1e-5)
+    assert len(found(tmp_path / "3", -1, TOKENS, WIDTH, first_batch=3)) == 2
+    assert len(found(tmp_path / "5", -1, TOKENS, WIDTH, first_batch=EXAMPLES + 1)) == 2
+    smallest = found(tmp_path / "cut", -1, -1, WIDTH, first_batch=4)[-1]
+    assert smallest.inputs["x"].shape == (3, 1, WIDTH)
 
 
 @pytest.mark.parametrize(("least", "tokens"), [(1, 1), (2, 2), (3, 4), (4, 4)])

@@ -15,11 +15,11 @@ from slipway.steps.engine_parity import check_engine
 from tests.unit.steps.material import Material
 
 
-def checked(material: Material, variant: str, name: str, form: Form) -> Parity:
+def checked(material: Material, variant: str, name: str, form: Form, batch: int = 1) -> Parity:
     """Parity of an engine file that nothing has looked at yet."""
     objects, signature, file = material.objects, material.source.signature, material.variant(variant, form)
     spec = CandidateSpec(target="x86", variant=variant, engine=name)
-    options = BuildOptions(variant=variant, signature=signature)
+    options = BuildOptions(variant=variant, signature=signature, batch=(batch,))
     with objects.new_dir() as folder:
         out = folder / f"engine{engine(name).suffix}"
         engine(name).build(objects.path(file.artifact), out, options)
@@ -86,6 +86,15 @@ def test_answers_that_depend_on_the_batch_are_rejected(material: Material, monke
     wrong(monkeypatch, lambda array: array + 0.15 * np.abs(array).max() * (-1 if len(array) > 1 else 1))
     with pytest.raises(RejectedError, match=r"^int8-static/wrong differs between single examples and batch 3: cosine"):
         checked(material, "int8-static", "wrong", Form.ONNX)
+
+
+def test_code_for_the_first_batch_size_that_answers_wrongly_is_rejected(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong(monkeypatch, lambda array: array * (1.01 if len(array) == 5 else 1))
+    assert checked(material, "fp32", "wrong", Form.ONNX).n == 4
+    with pytest.raises(RejectedError, match=r"^fp32/wrong differs from eager PyTorch at batch 5: max "):
+        checked(material, "fp32", "wrong", Form.ONNX, batch=5)
 
 
 def test_an_engine_of_lower_precision_that_computes_something_else_is_rejected(

@@ -9,6 +9,9 @@ import torch
 
 from slipway.config import AccuracyParams
 from slipway.decisions.gates import accuracy_gate
+from slipway.engines import ENGINES
+from slipway.engines.base import Arrays, RunOptions
+from slipway.engines.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeSession
 from slipway.errors import BadInputError, RejectedError
 from slipway.exports.program import export_program
 from slipway.measure.arrays import read_arrays
@@ -145,6 +148,56 @@ def test_a_further_build_whose_answers_are_unusable_fails_the_candidate(material
 
     with pytest.raises(RejectedError, match=r"^another build \([0-9a-f]{12}\) is not like the first: output 'logits'"):
         validate(material.objects, built, material.data, material.predictions, ACCURACY, 1)
+
+
+class FirstBatchSession(OnnxRuntimeSession):
+    """Always answers class 0 to a batch of 4, the one that it has code of its own for."""
+
+    def _run(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        logits = np.array(super()._run(arrays)["logits"])
+        logits[:, 0] += 1000 * (len(logits) == 4)
+        return {"logits": logits}
+
+
+class FirstBatchEngine(OnnxRuntimeEngine):
+    """ONNX Runtime, with such code."""
+
+    def load(self, path: Path, options: RunOptions) -> FirstBatchSession:
+        session = super().load(path, options)
+        return FirstBatchSession(path, session._session)
+
+
+@pytest.fixture
+def with_own_code(material: Material, monkeypatch: pytest.MonkeyPatch) -> Built:
+    """A candidate whose code for batches of 4 is wrong, and all other code right."""
+    monkeypatch.setitem(ENGINES, "first-batch", f"{__name__}:FirstBatchEngine")
+    built = material.built("fp32", "onnxruntime", Form.ONNX)
+    spec = built.spec.model_copy(update={"engine": "first-batch"})
+    return built.model_copy(update={"spec": spec, "options": built.options | {"first_batch": 4}})
+
+
+def test_the_code_for_the_first_batch_size_is_what_is_validated(material: Material, with_own_code: Built) -> None:
+    """Of the two shards of 30 examples, the last 2 of each make a smaller batch, which other code answers."""
+    done = validate(material.objects, with_own_code, material.data, material.predictions, ACCURACY, 1)
+
+    right = answers(material.module, images(EXAMPLES))
+    expected = right.copy()
+    expected[np.arange(EXAMPLES) % 30 < 28, 0] += 1000
+    outputs, _ = load_predictions(material.objects.path(done.predictions))
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=1e-4, atol=1e-4)
+    assert done.accuracy.flips == int((expected.argmax(1) != right.argmax(1)).sum()) > 10
+    elsewhere = with_own_code.model_copy(update={"options": {}})
+    assert validate(material.objects, elsewhere, material.data, material.predictions, ACCURACY, 1).accuracy.flips == 0
+
+
+def test_a_probe_is_answered_by_the_code_for_the_first_batch_size(
+    material: Material, many: DataSource, with_own_code: Built
+) -> None:
+    reference = evaluate_reference(material.objects, material.reference, many, ACCURACY, 1)
+
+    done = validate(material.objects, with_own_code, many, reference, ACCURACY, 1, give_up_drop=ACCURACY.max_drop)
+
+    assert (done.accuracy.given_up, done.accuracy.available) == (True, 400)
 
 
 def of_one_class(folder: Path, material: Material) -> Built:

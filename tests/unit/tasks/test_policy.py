@@ -148,6 +148,25 @@ def test_another_version_of_a_runtime_gives_another_key(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("_fresh")
+def test_another_compiler_gives_another_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its version counts, by what the command of $CXX prints; none at all is a surrounding of its own."""
+    compiler, keys = tmp_path / "compiler", set()
+    for version in ("14.2", "15.1"):
+        compiler.write_text(f"#!/bin/sh\necho g++ {version} $*\necho more\n")
+        compiler.chmod(0o755)
+        monkeypatch.setenv("CXX", f"{compiler} -O2")
+        surroundings.cache_clear()
+        keys.add(key(INPUTS))
+        assert policy._compiler() == f"g++ {version} -O2 --version"
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    surroundings.cache_clear()
+    keys.add(key(INPUTS))
+
+    assert policy._compiler() is None
+    assert len(keys) == 3
+
+
+@pytest.mark.usefixtures("_fresh")
 @pytest.mark.parametrize("source", policy.SOURCES)
 def test_changed_source_gives_another_key(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slipway, "__file__", str(tmp_path / "__init__.py"))
