@@ -7,6 +7,7 @@ from typing import Literal
 
 from slipway.config import Objective
 from slipway.decisions.gates import regression_gate
+from slipway.decisions.throughput import setting_to_serve, setting_told
 from slipway.records import Accuracy, Decision, Evidence, Interval, Latency, Record, Timing, Verdict
 
 Percentile = Literal["p50", "p99"]
@@ -39,7 +40,8 @@ def choose(objective: Objective, candidates: Sequence[Evidence]) -> Choice:
     """Of the candidates that passed, the best by ``objective``; ties go to accuracy, then size, then digest.
 
     Tied are those whose interval overlaps the best one's. ``latency_p50_ms`` is compared as the paired speed-up over
-    the reference, ``latency_p99_ms`` by its own interval where it has one; the others have none and compare plainly.
+    the reference, ``latency_p99_ms`` by its own interval where it has one; the others have none and compare plainly,
+    ``throughput_per_s`` as that of the setting to serve with, which keeps within the target's demand on latency.
     Accuracy is the lower drop, which holds for every metric. Without a choice: INCONCLUSIVE if a candidate was or lacks
     the objective, else FAIL if one failed, else ERROR if one broke, else SKIPPED; no candidates at all are ERROR.
     """
@@ -155,7 +157,8 @@ def _plain_value(objective: Objective, candidate: _Measured) -> float | None:
         case "latency_p99_ms":
             return candidate.timing.latency.p99_ms
         case "throughput_per_s":
-            return max(candidate.timing.throughput_per_s.values(), default=None)
+            setting = setting_to_serve(candidate.timing)
+            return None if setting is None else setting.examples_per_s
         case "size_bytes":
             return candidate.size_bytes
 
@@ -168,6 +171,9 @@ def _told(objective: Objective, candidate: _Measured) -> str:
     speedup, drop = candidate.timing.speedup, f"{candidate.accuracy.metric} drop {candidate.accuracy.drop:.4f}"
     if objective == "latency_p50_ms":
         return f"{speedup.value:.2f}x the reference's speed ({speedup.lower:.2f} to {speedup.upper:.2f}), {drop}"
+    setting = setting_to_serve(candidate.timing)
+    if objective == "throughput_per_s" and setting is not None:
+        return f"{setting_told(setting)}, {drop}"
     tail_ms = candidate.timing.latency.p99_interval_ms if objective == "latency_p99_ms" else None
     within = f" ({tail_ms.lower:g} to {tail_ms.upper:g})" if tail_ms else ""
     return f"{objective} {_plain_value(objective, candidate):g}{within}, {drop}"
@@ -185,5 +191,12 @@ def _no_choice(objective: Objective, candidates: Sequence[Evidence]) -> Decision
 def _why_not(objective: Objective, evidence: Evidence) -> str:
     verdict, reasons = evidence.decision.verdict, evidence.decision.reasons
     if verdict is Verdict.PASS:
-        return f"{evidence.spec} passed but cannot be ranked: {objective} was not measured on it"
+        return f"{evidence.spec} passed but cannot be ranked: {_unranked(objective, evidence.timing)}"
     return f"{evidence.spec} {verdict}" + (f": {reasons[0]}" if reasons else "")
+
+
+def _unranked(objective: Objective, timing: Timing | None) -> str:
+    if objective == "throughput_per_s" and timing is not None and timing.throughput:
+        best = max(timing.throughput, key=lambda one: one.examples_per_s)
+        return f"no setting answers within the p99 demanded of the target; the best of all is {setting_told(best)}"
+    return f"{objective} was not measured on it"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from slipway.config import P99_SAMPLES, AccuracyParams, SloParams
 from slipway.decisions.paired import BOOTSTRAP, MOST_EXAMPLES, examples_to_decide
+from slipway.decisions.throughput import best_throughput, mean_latency_ms, setting_told, settings_of
 from slipway.records import Accuracy, Decision, Interval, Scenario, Timing, Verdict
 
 BYTES_PER_MB = 1_000_000
@@ -132,8 +133,9 @@ def slo_gates(slo: SloParams, timing: Timing, size_bytes: int) -> dict[str, Deci
     """One decision per demand of ``slo``, by the demand's name; times that never settled decide nothing.
 
     Where MLPerf LoadGen ran its server scenario, that run's latency at percentile 99 is what the p99 demand is held
-    against, and where it ran offline, that run's rate is the throughput; an invalid run is INCONCLUSIVE. Otherwise the
-    times are the interleaved ones. Throughput is that of the best batch size; 1 MB is 1e6 bytes.
+    against, and where it ran offline, that run's rate is the throughput, which no latency bounds by that scenario's
+    own rules; an invalid run is INCONCLUSIVE. Otherwise the times are the interleaved ones, and the throughput is that
+    of the best setting whose calls can be answered within the p99 demand. 1 MB is 1e6 bytes.
     """
     gates: dict[str, Decision] = {}
     scenario = timing.scenario.name if timing.scenario else None
@@ -141,8 +143,10 @@ def slo_gates(slo: SloParams, timing: Timing, size_bytes: int) -> dict[str, Deci
         p99 = _server_p99 if scenario == "server" else _latency_p99
         gates["latency_p99_ms"] = p99(slo.latency_p99_ms, timing)
     if slo.throughput_per_s is not None:
-        throughput = _offline_throughput if scenario == "offline" else _throughput
-        gates["throughput_per_s"] = throughput(slo.throughput_per_s, timing)
+        if scenario == "offline":
+            gates["throughput_per_s"] = _offline_throughput(slo.throughput_per_s, timing)
+        else:
+            gates["throughput_per_s"] = _throughput(slo.throughput_per_s, slo.latency_p99_ms or math.inf, timing)
     if slo.size_mb is not None:
         size_mb = size_bytes / BYTES_PER_MB
         gates["size_mb"] = _at_most("size", size_mb, slo.size_mb, "MB")
@@ -243,12 +247,23 @@ def _scenario_told(run: Scenario) -> str:
     return f"LoadGen {run.name}:{latency} {run.examples_per_s:.4g}/s{arrivals}, {run.queries:,} queries, {valid}"
 
 
-def _throughput(least_per_s: float, timing: Timing) -> Decision:
-    if not timing.throughput_per_s:
+def _throughput(least_per_s: float, limit_ms: float, timing: Timing) -> Decision:
+    """Whether one setting meets both demands: the rate of one and the latency of another would serve nobody."""
+    settings = settings_of(timing)
+    if not settings:
         return _decision(Verdict.INCONCLUSIVE, f"throughput was not measured, {least_per_s:g}/s demanded; measure it")
-    batch, best = max(timing.throughput_per_s.items(), key=lambda item: item[1])
-    verdict, word = (Verdict.PASS, "meets") if best >= least_per_s else (Verdict.FAIL, "is below")
-    reason = f"throughput {best:.4g}/s at batch {batch} {word} the {least_per_s:g}/s demanded"
+    best, demand = best_throughput(settings, limit_ms), f"the {least_per_s:g}/s demanded"
+    fastest = max(settings, key=lambda one: one.examples_per_s)
+    if best is None:
+        quickest = min(settings, key=mean_latency_ms)
+        takes = f"the quickest, {setting_told(quickest)}, takes {mean_latency_ms(quickest):.4g} ms on average"
+        reason = f"no throughput counts for {demand}, since no setting answers within {limit_ms:g} ms: {takes}"
+        return _if_settled(timing, _decision(Verdict.FAIL, reason))
+    verdict, word = (Verdict.PASS, "meets") if best.examples_per_s >= least_per_s else (Verdict.FAIL, "is below")
+    reason = f"throughput {setting_told(best)} {word} {demand}"
+    if mean_latency_ms(fastest) > limit_ms:
+        takes = f"{mean_latency_ms(fastest):.4g} ms on average, over the {limit_ms:g} ms demanded"
+        reason += f"; {setting_told(fastest)} does not count: it takes {takes}"
     return _if_settled(timing, _decision(verdict, reason))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from slipway.config import Objective
 from slipway.decisions.choice import choose, front_percentile, latency_at, pareto_front
-from slipway.records import Evidence, Verdict
+from slipway.records import Evidence, Throughput, Verdict
 from tests.unit.decisions.builders import bounded, evidence, interval, latency, timing, verdict
 
 
@@ -69,6 +69,27 @@ def test_other_objectives_compare_plainly(objective: Objective, best: str) -> No
     small = evidence("small", size_bytes=999)
     choice = choose(objective, [tail, many, small])
     assert (choice.chosen, choice.tied) == (best, ())
+
+
+def rated(name: str, best: Throughput | None, *others: Throughput) -> Evidence:
+    """A passing candidate with these settings, ``best`` of them recorded as the one to serve with."""
+    settings = others if best is None else (best, *others)
+    return evidence(name, timed=timing().model_copy(update={"throughput": settings, "best_throughput": best}))
+
+
+def test_throughput_is_that_of_the_setting_to_serve_with() -> None:
+    slow, level, fast = (
+        Throughput(batch=batch, threads=1, streams=streams, examples_per_s=rate)
+        for batch, streams, rate in ((1, 1, 250.0), (4, 2, 260.0), (64, 4, 1200.0))
+    )
+    choice = choose("throughput_per_s", [rated("peak", slow, fast), rated("steady", level), rated("late", None, fast)])
+    assert choice.chosen == "steady"
+    assert choice.decision.reasons == (
+        "steady/onnxruntime is best by throughput_per_s of 2 that passed: 260/s at batch 4 x 2 streams, "
+        "top1 drop 0.0010",
+        "late/onnxruntime passed but cannot be ranked: no setting answers within the p99 demanded of the target; "
+        "the best of all is 1200/s at batch 64 x 4 streams",
+    )
 
 
 def tail(name: str, p99_ms: float, lower: float, upper: float, drop: float = 0.0) -> Evidence:

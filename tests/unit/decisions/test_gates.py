@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from slipway.config import AccuracyParams, SloParams
 from slipway.decisions.gates import accuracy_gate, combine, regression_gate, slo_gates, timing_gate
-from slipway.records import Accuracy, Decision, Scenario, Timing, Verdict
+from slipway.records import Accuracy, Decision, Scenario, Throughput, Timing, Verdict
 from tests.unit.decisions.builders import bounded, counted, interval, latency, timing, verdict
 
 POLICY = AccuracyParams(metric="top1", max_drop=0.01, confidence=0.95)
@@ -313,7 +313,7 @@ def test_an_invalid_offline_run_decides_nothing(least: float) -> None:
 @pytest.mark.parametrize(
     ("name", "slo"),
     [
-        ("single-stream", SloParams(latency_p99_ms=10, throughput_per_s=300)),
+        ("single-stream", SloParams(latency_p99_ms=30, throughput_per_s=300)),
         ("server", SloParams(throughput_per_s=300)),
         ("offline", SloParams(latency_p99_ms=10)),
     ],
@@ -340,6 +340,55 @@ def test_p99_from_too_few_samples_is_inconclusive() -> None:
 def test_throughput_that_was_not_measured_is_inconclusive() -> None:
     gates = slo_gates(SloParams(throughput_per_s=1), timing(throughput_per_s={}), 1)
     assert gates["throughput_per_s"].verdict is Verdict.INCONCLUSIVE
+
+
+SETTINGS = (
+    Throughput(batch=1, threads=2, streams=1, examples_per_s=250.0),  # 4 ms a call
+    Throughput(batch=64, threads=1, streams=4, examples_per_s=1200.0),  # 213.3 ms a call
+)
+
+
+@pytest.mark.parametrize(
+    ("limit_ms", "least", "expected", "figures"),
+    [
+        (
+            10,
+            1000,
+            Verdict.FAIL,
+            "throughput 250/s at batch 1 is below the 1000/s demanded; 1200/s at batch 64 x 4 streams does not count: "
+            "it takes 213.3 ms on average, over the 10 ms demanded",
+        ),
+        (
+            10,
+            250,
+            Verdict.PASS,
+            "throughput 250/s at batch 1 meets the 250/s demanded; 1200/s at batch 64 x 4 streams does not count: it "
+            "takes 213.3 ms on average, over the 10 ms demanded",
+        ),
+        (
+            3,
+            1,
+            Verdict.FAIL,
+            "no throughput counts for the 1/s demanded, since no setting answers within 3 ms: the quickest, 250/s at "
+            "batch 1, takes 4 ms on average",
+        ),
+        (214, 1000, Verdict.PASS, "throughput 1200/s at batch 64 x 4 streams meets the 1000/s demanded"),
+        (None, 1000, Verdict.PASS, "throughput 1200/s at batch 64 x 4 streams meets the 1000/s demanded"),
+    ],
+)
+def test_throughput_counts_only_where_the_same_setting_keeps_within_the_p99(
+    limit_ms: float | None, least: float, expected: Verdict, figures: str
+) -> None:
+    measured = timing().model_copy(update={"throughput": SETTINGS})
+    gates = slo_gates(SloParams(latency_p99_ms=limit_ms, throughput_per_s=least), measured, 1)
+    assert gates["throughput_per_s"] == verdict(expected, figures)
+
+
+@pytest.mark.parametrize(("limit_ms", "expected"), [(25, Verdict.PASS), (24.9, Verdict.FAIL), (4.9, Verdict.FAIL)])
+def test_older_evidence_is_held_to_both_demands_too(limit_ms: float, expected: Verdict) -> None:
+    """It tells 200/s at batch 1, which is 5 ms a call, and 320/s at batch 8, which is 25 ms."""
+    gates = slo_gates(SloParams(latency_p99_ms=limit_ms, throughput_per_s=300), timing(), 1)
+    assert gates["throughput_per_s"].verdict is expected
 
 
 def test_unsettled_times_neither_meet_nor_miss_a_demand_but_size_does() -> None:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.decisions.throughput import best_throughput
+from slipway.decisions.throughput import best_throughput, setting_to_serve, settings_of
 from slipway.records import Throughput
+from tests.unit.decisions.builders import timing
 
 
 def rate(examples_per_s: float, batch: int = 1, threads: int = 1, streams: int = 1) -> Throughput:
@@ -33,3 +34,17 @@ def test_of_equal_rates_the_fewest_threads_win() -> None:
 def test_nothing_measured_gives_no_setting() -> None:
     assert best_throughput([], None) is None
     assert best_throughput([rate(0.0)], 1000) is None
+
+
+def test_older_evidence_tells_the_rate_of_each_batch_size_and_is_read_as_one_stream() -> None:
+    older = timing(throughput_per_s={"1": 200.0, "8": 320.0})
+    assert settings_of(older) == (rate(200), rate(320, batch=8))
+    assert setting_to_serve(older) == rate(320, batch=8)
+    assert setting_to_serve(timing(throughput_per_s={})) is None
+
+
+def test_the_setting_to_serve_is_the_recorded_one_even_where_another_is_faster() -> None:
+    measured = timing().model_copy(update={"throughput": (SINGLE, BATCHED)})
+    assert settings_of(measured) == (SINGLE, BATCHED)
+    assert setting_to_serve(measured.model_copy(update={"best_throughput": SINGLE})) is SINGLE
+    assert setting_to_serve(measured) is None  # none was within the demand
