@@ -115,7 +115,7 @@ class TargetParams(Section):
     max_regression: Annotated[float, Field(ge=0)] = 0.05
     settings: dict[str, dict[str, Any]] = {}
     builds: Positive = 1
-    work_pool: str | None = None
+    work_pool: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _settings_of_its_engines(self) -> Self:
@@ -212,7 +212,9 @@ def _explain(error: Any) -> str:
         return f"unknown key {where!r}{nearest(location[-1], known)}; known here: {', '.join(known)}"
     if error["type"] == "missing":
         return f"key {where!r} is missing"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')} (found {error['input']!r})"
+    if error["type"] == "value_error":  # one of this module's own, which names what is wrong
+        return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {error['msg']} (found {error['input']!r})"
 
 
 def _section_at(location: list[str]) -> type[Section] | None:

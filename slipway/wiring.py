@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import subprocess
@@ -103,8 +104,26 @@ def load_flow(name: str) -> Callable[..., Any]:
     """
     embed_prefect()
     for entry in importlib.metadata.entry_points(group="slipway.flows", name=name):
-        return entry.load()  # type: ignore[no-any-return]
+        return _told_if_down(entry.load())
     raise InfrastructureError(f"flow {name!r} is not installed; install Slipway with its flows: pip install slipway")
+
+
+def _told_if_down(flow: Callable[..., Any]) -> Callable[..., Any]:
+    """``flow``, which tells in Slipway's own words that Prefect's server does not answer."""
+
+    @functools.wraps(flow)
+    def run(*args: Any, **named: Any) -> Any:
+        try:
+            return flow(*args, **named)
+        except RuntimeError as error:
+            if not str(error).startswith("Failed to reach API"):
+                raise
+            raise InfrastructureError(
+                f"Prefect did not answer: {error}; check that its server is up and PREFECT_API_URL is right, or unset "
+                "PREFECT_API_URL to run without a server"
+            ) from error
+
+    return run
 
 
 def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:

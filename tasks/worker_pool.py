@@ -88,27 +88,34 @@ class Answer(Record):
 
 def unreachable(pool: str) -> str | None:
     """Why no worker of ``pool`` can be had now, and how to attach one; None if one is online."""
+    try:
+        with _prefect() as client:
+            return _lacking(client, pool)
+    except InfrastructureError as error:
+        return f"work pool {pool!r} is out of reach: {error}"
+
+
+def _lacking(client: SyncPrefectClient, pool: str) -> str | None:
     start = (
         f"on its hardware, in a checkout of this project, run `prefect worker start --pool {pool} --limit 1` with "
         "the same PREFECT_API_URL"
     )
-    with _prefect() as client:
-        if client.server_type is ServerType.EPHEMERAL:
-            return (
-                f"work pool {pool!r} needs a Prefect server, and PREFECT_API_URL names none: run `prefect server "
-                f"start`, set PREFECT_API_URL, and run `prefect work-pool create {pool} --type process`; then {start}"
-            )
-        try:
-            found = client.read_work_pool(pool)
-        except ObjectNotFound:
-            return (
-                f"Prefect at {client.api_url} has no work pool {pool!r}: run `prefect work-pool create {pool} --type "
-                f"process`; then {start}"
-            )
-        if found.is_paused:
-            return f"work pool {pool!r} is paused: run `prefect work-pool resume {pool}`"
-        if not _is_online(client, pool):
-            return f"work pool {pool!r} has no worker online: {start}"
+    if client.server_type is ServerType.EPHEMERAL:
+        return (
+            f"work pool {pool!r} needs a Prefect server, and PREFECT_API_URL names none: run `prefect server start`, "
+            f"set PREFECT_API_URL, and run `prefect work-pool create {pool} --type process`; then {start}"
+        )
+    try:
+        found = client.read_work_pool(pool)
+    except ObjectNotFound:
+        return (
+            f"Prefect at {client.api_url} has no work pool {pool!r}: run `prefect work-pool create {pool} --type "
+            f"process`; then {start}"
+        )
+    if found.is_paused:
+        return f"work pool {pool!r} is paused: run `prefect work-pool resume {pool}`"
+    if not _is_online(client, pool):
+        return f"work pool {pool!r} has no worker online: {start}"
     return None
 
 
@@ -160,7 +167,7 @@ def _prefect() -> Iterator[SyncPrefectClient]:
     try:
         with get_client(sync_client=True) as client:
             yield client
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, RuntimeError) as error:  # the latter if the very first call fails
         raise InfrastructureError(
             f"Prefect did not answer: {type(error).__name__}: {error}; check that its server is up and PREFECT_API_URL "
             "is right"

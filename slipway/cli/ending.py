@@ -1,4 +1,4 @@
-"""How a long command ends before its time: on Ctrl-C within seconds, and killed without leaving processes behind."""
+"""How a long command ends before its time: on Ctrl-C or SIGTERM within seconds, killed without leaving processes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ MARK = "SLIPWAY_COMMAND"
 
 @functools.cache
 def prepare() -> None:
-    """Let Ctrl-C end this process in seconds, and its descendants end with it, however it ends.
+    """Let Ctrl-C and SIGTERM end this process in seconds with exit code 130, and its descendants with it.
 
-    Prefect's temporary server is a child that ends only if its parent tells it to. Ctrl-C reaches it too, and then
-    Prefect would try for minutes to tell the dead server that the run was interrupted.
+    They end with it however it ends. Prefect's temporary server is a child that ends only if its parent tells it to. A
+    signal to the process group reaches it too, and then Prefect would try for minutes to tell the dead server that the
+    run was interrupted.
     """
     signal.signal(signal.SIGINT, _interrupted)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    # During a flow run Prefect puts a handler of its own in this one's place; the byte is written whoever handles it.
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_await_sigterm, args=(reading,), daemon=True).start()
     mark = uuid.uuid4().hex
     reader, _ = os.pipe()  # this process alone holds the other end, until it ends
     command = [sys.executable, "-I", __file__, f"{MARK}={mark}"]
@@ -32,6 +39,12 @@ def prepare() -> None:
     os.posix_spawn(sys.executable, command, os.environ, file_actions=own_streams, setsid=True)
     os.close(reader)
     os.environ[MARK] = mark
+
+
+def _await_sigterm(reading: int) -> None:
+    while signal.SIGTERM not in os.read(reading, 64):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)  # ends it as Ctrl-C does
 
 
 def _interrupted(_: int, __: FrameType | None) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import typer
 
 from slipway.cli.console import out, print_json, print_table
 from slipway.cli.release import DEFAULT_PARAMS, JsonOption, ParamsOption
-from slipway.config import load_params
+from slipway.config import Params, TargetParams, load_params
 from slipway.engines import availabilities
 from slipway.engines.base import Availability
 from slipway.records import Hardware, Verdict
 from slipway.steps.doctor import examine
 from slipway.stores.registry import parse_model_uri
-from slipway.wiring import host_hardware, workshop
+from slipway.wiring import check_targets, host_hardware, workshop
 
 UNSOUND_EXIT_CODE = 5
 
@@ -64,10 +66,11 @@ def _word(found: Availability) -> str:
 def doctor(params: ParamsOption = DEFAULT_PARAMS, as_json: JsonOption = False) -> None:
     """Check the set-up: versions, stores, data, engines, stale engines."""
     described, shop = load_params(params), workshop()
-    data = [path for path in (described.data.test, described.data.calibration) if path]
+    data = [path for path in (described.data.test, described.data.calibration, described.data.training) if path]
+    targets = {name: partial(_checked, described, name) for name in described.targets}
     model, here = parse_model_uri(described.model)[0], host_hardware()
     registered = {f"{model}.{name}": None if target.work_pool else here for name, target in described.targets.items()}
-    checks = examine(shop.registry, shop.root, data, registered)
+    checks = examine(shop.registry, shop.root, data, targets, registered)
     if as_json:
         print_json({"checks": [check.model_dump(mode="json") for check in checks]})
     else:
@@ -76,3 +79,7 @@ def doctor(params: ParamsOption = DEFAULT_PARAMS, as_json: JsonOption = False) -
         )
     sound = all(check.decision.verdict is Verdict.PASS for check in checks)
     raise typer.Exit(0 if sound else UNSOUND_EXIT_CODE)
+
+
+def _checked(params: Params, name: str) -> TargetParams:
+    return check_targets(params, (name,)).targets[name]

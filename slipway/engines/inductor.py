@@ -117,7 +117,7 @@ class InductorEngine:
 
 def compiler_command() -> str:
     """The C++ compiler that Inductor is told to use."""
-    return os.environ.get("CXX") or "g++"
+    return os.environ.get("CXX", "").strip() or "g++"
 
 
 def _require_program(source: Path) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import ValidationError
-
 from slipway.engines.checks import bad_file
 from slipway.engines.profiling import is_precision, precision_of
 from slipway.engines.torch_archive import SIGNATURE_FILE
+from slipway.engines.zip_members import opened, read_stored
 from slipway.records import Record, Signature
 
 ANY_BATCH = 0
@@ -81,12 +79,9 @@ def read_label(engine: str, path: Path) -> Label:
     Raises:
         BadInputError: it has none, so this engine did not build it.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            member = next(name for name in archive.namelist() if name.partition("/")[2] == f"extra/{_LABEL_FILE}")
-            return Label.model_validate_json(archive.read(member))
-    except (OSError, zipfile.BadZipFile, StopIteration, ValidationError) as error:
-        raise bad_file(engine, path, _WANTED) from error
+    with opened(engine, path, _WANTED) as archive:
+        member = next(name for name in archive.namelist() if name.partition("/")[2] == f"extra/{_LABEL_FILE}")
+        return Label.model_validate_json(read_stored(archive, member))
 
 
 @contextmanager
@@ -99,18 +94,15 @@ def unpacked(engine: str, path: Path, label: Label) -> Iterator[Path]:
         BadInputError: a file is missing, damaged, or not the one that was built.
     """
     with TemporaryDirectory() as folder:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                found = {name.partition("/")[2]: name for name in archive.namelist()}
-                for member, digest in label.members.items():
-                    content = archive.read(found[member])
-                    if hashlib.sha256(content).hexdigest() != digest or not _is_inside(member):
-                        raise bad_file(engine, path, _WANTED)
-                    target = Path(folder, member)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(content)
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise bad_file(engine, path, _WANTED) from error
+        with opened(engine, path, _WANTED) as archive:
+            found = {name.partition("/")[2]: name for name in archive.namelist()}
+            for member, digest in label.members.items():
+                content = read_stored(archive, found[member])
+                if hashlib.sha256(content).hexdigest() != digest or not _is_inside(member):
+                    raise bad_file(engine, path, _WANTED)
+                target = Path(folder, member)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
         yield Path(folder)
 
 

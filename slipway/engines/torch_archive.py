@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from slipway.engines.checks import bad_file
+from slipway.engines.zip_members import opened, read_stored
 from slipway.records import Form, Signature
 
 if TYPE_CHECKING:
@@ -28,11 +26,8 @@ def require_form(engine: str, path: Path, *forms: Form) -> Form:
     Raises:
         BadInputError: none of them.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name.partition("/")[2] for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise _not_one_of(engine, path, forms) from error
+    with opened(engine, path, _either(forms)) as archive:
+        members = {name.partition("/")[2] for name in archive.namelist()}
     if "models/model.json" in members:
         form = Form.PROGRAM
     elif "constants.pkl" in members and any(member.startswith("code/") for member in members):
@@ -51,12 +46,9 @@ def read_signature(engine: str, path: Path) -> Signature:
         BadInputError: it carries none, so no engine built it.
     """
     wanted = f"an engine file with {SIGNATURE_FILE} inside"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            member = next(name for name in archive.namelist() if name.partition("/")[2] == f"extra/{SIGNATURE_FILE}")
-            return Signature.model_validate_json(archive.read(member))
-    except (OSError, zipfile.BadZipFile, StopIteration, ValidationError) as error:
-        raise bad_file(engine, path, wanted) from error
+    with opened(engine, path, wanted) as archive:
+        member = next(name for name in archive.namelist() if name.partition("/")[2] == f"extra/{SIGNATURE_FILE}")
+        return Signature.model_validate_json(read_stored(archive, member))
 
 
 def load_program(engine: str, path: Path) -> torch.export.ExportedProgram:
@@ -118,4 +110,8 @@ def torchscript_is_deprecated() -> Iterator[None]:
 
 
 def _not_one_of(engine: str, path: Path, forms: tuple[Form, ...]) -> Exception:
-    return bad_file(engine, path, " or ".join(_KINDS[form] for form in forms))
+    return bad_file(engine, path, _either(forms))
+
+
+def _either(forms: tuple[Form, ...]) -> str:
+    return " or ".join(_KINDS[form] for form in forms)

@@ -6,7 +6,9 @@ import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from slipway.engines import tvm_library
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
@@ -31,6 +33,8 @@ REFUSED = dict.fromkeys(("bf16", "fp16"), _EMULATED) | dict.fromkeys(
     ("int8-dynamic", "int8-static", "int8-mixed", "int8-qat"), _MADE_AS_ONNX
 )
 
+Word = Annotated[str, Field(pattern=r"\S")]  # an empty one is none
+
 
 class TvmSettings(Settings):
     """For another CPU than this host's: its LLVM triple, its LLVM name, and the command that links libraries for it.
@@ -38,9 +42,9 @@ class TvmSettings(Settings):
     ``target: aarch64-linux-gnu, cpu: cortex-a76, linker: aarch64-linux-gnu-gcc``, for example.
     """
 
-    target: str | None = None
-    cpu: str | None = None
-    linker: str | None = None
+    target: Word | None = None
+    cpu: Word | None = None
+    linker: Word | None = None
 
 
 class TvmEngine:
@@ -142,17 +146,42 @@ def _event(kernel: Layer, start_ns: int, end_ns: int) -> dict[str, Any]:
 def _target(settings: TvmSettings) -> tvm.target.Target:
     import tvm
 
+    _require_known(settings)
     if settings.target is None:
         host = settings.cpu or tvm.get_global_func("target.llvm_get_system_cpu")()
         return tvm.target.Target({"kind": "llvm", "mcpu": host})
     if settings.linker is None or shutil.which(settings.linker.split()[0]) is None:
-        asked = settings.linker or "none"
+        found = f"{settings.linker.split()[0]} is not on the PATH" if settings.linker else "there is none"
         raise UnsupportedError(
-            f"engine {NAME} links for {settings.target} with the setting 'linker', and {asked} is on the PATH; "
+            f"engine {NAME} links for {settings.target} with the setting 'linker', and {found}; "
             f"set it to a compiler or linker for that target, such as {settings.target}-gcc or ld.lld"
         )
     described = {"kind": "llvm", "mtriple": settings.target}
     return tvm.target.Target(described | ({"mcpu": settings.cpu} if settings.cpu else {}))
+
+
+def _require_known(settings: TvmSettings) -> None:
+    """Ask LLVM whether it knows the target and the CPU: of one that it does not, it warns and then may crash."""
+    import tvm
+    from tvm.target.codegen import llvm_is_valid_cpu
+
+    target = settings.target or tvm.get_global_func("target.llvm_get_system_triple")()
+    if not llvm_is_valid_cpu("generic", target):
+        raise UnsupportedError(
+            f"engine {NAME}, setting 'target': {target!r} is no triple that LLVM {_llvm_version()} compiles for; "
+            "write for example aarch64-linux-gnu"
+        )
+    if settings.cpu and not llvm_is_valid_cpu(settings.cpu, target):
+        raise UnsupportedError(
+            f"engine {NAME}, setting 'cpu': LLVM {_llvm_version()} knows no CPU {settings.cpu!r} of {target}; "
+            f"`llc -mtriple={target} -mcpu=help` lists them, or leave it out"
+        )
+
+
+def _llvm_version() -> int:
+    from tvm.target.codegen import llvm_version_major
+
+    return int(llvm_version_major())
 
 
 def _require_program(source: Path) -> None:

@@ -225,4 +225,5 @@ def link(engine: str, executable: tvm.runtime.Executable, linker: str | None) ->
 
 def compiler_command() -> str:
     """The C++ compiler that links a library for this host."""
-    return os.environ.get("CXX") or next((name for name in ("g++", "gcc", "clang") if shutil.which(name)), "g++")
+    found = (name for name in ("g++", "gcc", "clang") if shutil.which(name))
+    return os.environ.get("CXX", "").strip() or next(found, "g++")

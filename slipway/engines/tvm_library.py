@@ -13,9 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pydantic import ValidationError
-
 from slipway.engines.checks import bad_file
+from slipway.engines.zip_members import opened, read_stored
 from slipway.errors import UnsupportedError
 from slipway.records import Layer, Record, Signature
 
@@ -74,12 +73,9 @@ def read(engine: str, path: Path) -> tuple[Label, bytes]:
     Raises:
         BadInputError: the file is missing, damaged, or not one that this engine built.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            label = Label.model_validate_json(archive.read(_LABEL))
-            library = archive.read(LIBRARY)
-    except (OSError, KeyError, zipfile.BadZipFile, ValidationError) as error:
-        raise bad_file(engine, path, _WANTED) from error
+    with opened(engine, path, _WANTED) as archive:
+        label = Label.model_validate_json(read_stored(archive, _LABEL))
+        library = read_stored(archive, LIBRARY)
     if sha256(library) != label.library:
         raise bad_file(engine, path, _WANTED)
     return label, library

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from slipway.config import TargetParams
 from slipway.decisions.staleness import rebuild_command, stale
 from slipway.engines import availabilities
 from slipway.errors import BadInputError, SlipwayError
@@ -28,11 +29,16 @@ class Check(Record):
 
 
 def examine(
-    registry: Registry, root: Path, data: Iterable[Path], engines: Mapping[str, Hardware | None]
+    registry: Registry,
+    root: Path,
+    data: Iterable[Path],
+    targets: Mapping[str, Callable[[], TargetParams]],
+    engines: Mapping[str, Hardware | None],
 ) -> list[Check]:
     """All checks, each independent of the others.
 
-    ``engines`` are the registered names whose versions serve, each with the hardware that it serves on, if it is known.
+    ``targets`` gives each target as a release does when it has checked it, or raises as that does; ``engines`` are the
+    registered names whose versions serve, each with the hardware that it serves on, if it is known.
     """
     checks: dict[str, Callable[[], str]] = {
         "versions": check_versions,
@@ -40,6 +46,7 @@ def examine(
         "engines": check_engines,
         "registry": partial(check_registry, registry),
         **{f"data {path}": partial(check_data, path) for path in data},
+        **{f"target {name}": partial(check_target, checked) for name, checked in targets.items()},
         **{f"engine {name}": partial(check_registered, registry, name, hardware) for name, hardware in engines.items()},
     }
     return [Check(name=name, decision=_decide(check)) for name, check in checks.items()]
@@ -73,8 +80,8 @@ def check_disk(root: Path) -> str:
 
 
 def check_engines() -> str:
-    """At least one engine beside the reference is installed."""
-    usable = [a.engine for a in availabilities() if a.available]
+    """At least one engine beside the reference is installed and runs here."""
+    usable = [a.engine for a in availabilities() if a.available and a.runs]
     if set(usable) <= {"torch", "torchscript"}:
         raise BadInputError("no engine beside PyTorch's own is installed; pip install 'slipway[onnxruntime,openvino]'")
     return ", ".join(usable)
@@ -90,6 +97,18 @@ def check_data(path: Path) -> str:
     """The bytes of a data set are those that DVC tracks."""
     source = verify(path)
     return f"md5 {source.md5}, {source.files} files"
+
+
+def check_target(checked: Callable[[], TargetParams]) -> str:
+    """A release would start on the target, and something that it builds runs where it is measured."""
+    target = checked()
+    if target.work_pool is not None:
+        return f"{', '.join(target.engines)} on a worker of pool {target.work_pool}"
+    found = [a for a in availabilities() if a.engine in target.engines]
+    if not any(a.runs for a in found):
+        reasons = "; ".join(f"{a.engine}: {a.reason}" for a in found)
+        raise BadInputError(f"nothing that it builds runs on this host, so nothing can be chosen ({reasons})")
+    return ", ".join(a.engine if a.runs else f"{a.engine} (builds only)" for a in found)
 
 
 def check_registered(registry: Registry, name: str, hardware: Hardware | None) -> str:

@@ -200,3 +200,13 @@ def test_parameters_are_frozen(file: Path) -> None:
         params.model = "models:/other/1"  # type: ignore[misc]
     with pytest.raises(ValidationError):
         params.accuracy.max_drop = 1.0  # type: ignore[misc]
+
+
+def test_a_work_pool_without_a_name_is_refused(file: Path) -> None:
+    told = refusal(file, LEAST + "targets: {x86: {engines: [torch], work_pool: ''}}")
+    assert "targets.x86.work_pool: String should have at least 1 character" in told
+
+
+def test_settings_of_an_engine_that_the_target_lacks_are_told_by_name_alone(file: Path) -> None:
+    told = refusal(file, LEAST + "targets: {x86: {engines: [torch, tvm], settings: {tvn: {cpu: a}}}}")
+    assert told.endswith("targets.x86: settings for 'tvn', did you mean 'tvm'?; engines: torch, tvm")

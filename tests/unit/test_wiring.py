@@ -184,6 +184,21 @@ def test_a_flow_that_is_not_installed_is_told() -> None:
         load_flow("lift-off")
 
 
+def test_a_server_of_prefect_that_is_down_is_told_and_any_other_error_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def flow(message: str) -> None:
+        raise RuntimeError(message)
+
+    entry = mock.Mock(load=lambda: flow)
+    monkeypatch.setattr(wiring.importlib.metadata, "entry_points", lambda **_: [entry])
+
+    with pytest.raises(InfrastructureError, match=r"^Prefect did not answer: Failed to reach API at \S+; check that "):
+        load_flow("release")("Failed to reach API at http://127.0.0.1:1/api")
+    with pytest.raises(RuntimeError, match="^another$"):
+        load_flow("release")("another")
+
+
 def git(root: Path, *arguments: str) -> str:
     person = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
     command = ["git", "-C", str(root), *person, *arguments]

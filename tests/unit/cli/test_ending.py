@@ -14,9 +14,10 @@ import pytest
 from slipway.cli.ending import MARK, end_marked
 
 STARTS_A_CHILD = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from slipway.cli import ending
 ending.prepare()
+signal.signal(signal.SIGTERM, lambda *_: None)  # Prefect puts one of its own there
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
 print(child.pid, flush=True)
 time.sleep(60)
@@ -45,10 +46,13 @@ def test_a_killed_command_takes_its_children_with_it(
     child.wait(timeout=10)
 
 
-def test_ctrl_c_ends_a_command_and_its_children(command: tuple[subprocess.Popen[str], psutil.Process]) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_a_command_and_its_children(
+    sent: signal.Signals, command: tuple[subprocess.Popen[str], psutil.Process]
+) -> None:
     process, child = command
     started = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     process.wait(timeout=10)
 
     child.wait(timeout=10)

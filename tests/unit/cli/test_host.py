@@ -88,7 +88,15 @@ def test_a_sound_set_up_costs_nothing(slipway: Slipway) -> None:
 
     assert ended.code == 0
     checks = {check["name"]: check["decision"] for check in ended.object["checks"]}
-    assert list(checks) == ["versions", "disk", "engines", "registry", "data data/test", "engine digits.x86"]
+    assert list(checks) == [
+        "versions",
+        "disk",
+        "engines",
+        "registry",
+        "data data/test",
+        "target x86",
+        "engine digits.x86",
+    ]
     assert {decision["verdict"] for decision in checks.values()} == {"PASS"}
 
 
@@ -126,3 +134,33 @@ def test_the_engines_of_a_work_pool_are_not_held_against_this_host(
     (project / "params.yaml").write_text(PARAMS.replace("[torch]", "[torch], work_pool: edge"))
 
     assert slipway("doctor").code == 0
+
+
+@pytest.mark.usefixtures("_sound")
+@pytest.mark.parametrize(
+    ("params", "name", "told"),
+    [
+        (PARAMS.replace("torch", "tortch"), "target x86", "unknown engine 'tortch', did you mean 'torch'?"),
+        (
+            PARAMS.replace("[torch]", "[torch], settings: {torch: {speed: 1}}"),
+            "target x86",
+            "engine torch has no setting 'speed'",
+        ),
+        (PARAMS + "variants: [int8-static]\n", "target x86", "variant int8-static needs calibration data"),
+        (PARAMS.replace("data/test", "data/test, training: data/none"), "data data/none", ""),
+    ],
+    ids=["misspelt engine", "wrong setting", "no calibration data named", "training data missing"],
+)
+def test_what_a_release_would_refuse_is_told(
+    params: str, name: str, told: str, slipway: Slipway, project: Path
+) -> None:
+    (project / "params.yaml").write_text(params)
+
+    ended = slipway("doctor", "--json")
+
+    assert ended.code == 5
+    failed = {
+        c["name"]: c["decision"]["reasons"][0] for c in ended.object["checks"] if c["decision"]["verdict"] != "PASS"
+    }
+    assert failed.keys() == {name}
+    assert told in failed[name]

@@ -13,7 +13,8 @@ import torch
 
 from slipway.engines import check_settings, tvm_library
 from slipway.engines.base import BuildOptions, RunOptions
-from slipway.engines.tvm import TvmEngine
+from slipway.engines.tvm import TvmEngine, TvmSettings, _target
+from slipway.engines.tvm_compile import compiler_command
 from slipway.errors import BadInputError, UnsupportedError
 from slipway.records import Signature, TensorSpec
 
@@ -88,6 +89,38 @@ def test_its_settings_are_checked() -> None:
     check_settings("tvm", {"target": "aarch64-linux-gnu", "cpu": "cortex-a76", "linker": "aarch64-linux-gnu-gcc"})
     with pytest.raises(BadInputError, match=r"no setting 'targets', did you mean 'target'|no setting 'targets'"):
         check_settings("tvm", {"targets": "aarch64-linux-gnu"})
+    for blank in ("", " "):
+        with pytest.raises(BadInputError, match=r"^engine tvm, setting 'linker': .* \(found '"):
+            check_settings("tvm", {"linker": blank})
+
+
+def test_a_blank_compiler_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", " ")
+    assert compiler_command().strip()
+    assert TvmEngine().availability().engine == "tvm"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"target": "nonsense"},
+            "^engine tvm, setting 'target': 'nonsense' is no triple that LLVM [0-9]+ compiles for",
+        ),
+        ({"cpu": "no-such-cpu"}, "^engine tvm, setting 'cpu': LLVM [0-9]+ knows no CPU 'no-such-cpu' of "),
+        (
+            {"target": "aarch64-linux-gnu", "cpu": "no-such-cpu", "linker": "ld"},
+            "knows no CPU 'no-such-cpu' of aarch64-linux-gnu; ",
+        ),
+        ({"target": "aarch64-linux-gnu", "linker": "/nope -a"}, "setting 'linker', and /nope is not on the PATH; "),
+        ({"target": "aarch64-linux-gnu"}, "setting 'linker', and there is none; "),
+    ],
+)
+def test_what_llvm_does_not_know_is_told_before_anything_is_compiled(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(UnsupportedError, match=said) as caught:
+        _target(TvmSettings(**settings))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.integration

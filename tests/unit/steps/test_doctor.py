@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from slipway.config import TargetParams
 from slipway.engines.base import Availability
-from slipway.errors import InfrastructureError
+from slipway.errors import InfrastructureError, UnsupportedError
 from slipway.records import Verdict
 from slipway.steps import doctor
 from slipway.steps.doctor import examine
@@ -29,7 +30,7 @@ def registry(tmp_path: Path) -> FakeRegistry:
 
 def decide(name: str, registry: FakeRegistry, root: Path, **changes: object) -> tuple[Verdict, str]:
     """Verdict and reason of one of all the checks; every other one has to have been made as well."""
-    asked = {"data": [], "engines": {"digits.x86": HARDWARE, "digits.arm": HARDWARE}} | changes
+    asked = {"data": [], "targets": {}, "engines": {"digits.x86": HARDWARE, "digits.arm": HARDWARE}} | changes
     checks = {check.name: check.decision for check in examine(registry, root, **asked)}  # type: ignore[arg-type]
     assert {"versions", "disk", "engines", "registry"} < checks.keys()
     (reason,) = checks[name].reasons
@@ -37,7 +38,7 @@ def decide(name: str, registry: FakeRegistry, root: Path, **changes: object) -> 
 
 
 def test_a_sound_set_up_passes(registry: FakeRegistry, tmp_path: Path) -> None:
-    checks = examine(registry, tmp_path, [], {"digits.x86": HARDWARE, "digits.arm": HARDWARE})
+    checks = examine(registry, tmp_path, [], {}, {"digits.x86": HARDWARE, "digits.arm": HARDWARE})
 
     assert [(check.name, check.decision.verdict) for check in checks] == [
         ("versions", "PASS"),
@@ -171,4 +172,38 @@ def test_what_serves_on_other_hosts_is_not_held_against_this_one(registry: FakeR
     assert decide("engine digits.x86", registry, tmp_path, engines={"digits.x86": None}) == (
         Verdict.PASS,
         "champion version 1 of another host; run `slipway doctor` where the target's workers run",
+    )
+
+
+def availability(name: str, **changes: object) -> Availability:
+    found = Availability(engine=name, available=True, version="1", reason=None, extra=None)
+    return found.model_copy(update=changes)
+
+
+def test_an_engine_that_only_builds_serves_no_target_alone(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abroad = availability("tensorrt-rtx", runs=False, reason="it wants an RTX GPU")
+    monkeypatch.setattr(doctor, "availabilities", lambda: (availability("torch"), abroad))
+
+    def told(*engines: str, **changes: str) -> tuple[Verdict, str]:
+        target = TargetParams(engines=engines, **changes)  # type: ignore[arg-type]
+        return decide("target x86", registry, tmp_path, targets={"x86": lambda: target})
+
+    assert told("torch", "tensorrt-rtx") == (Verdict.PASS, "torch, tensorrt-rtx (builds only)")
+    assert told("tensorrt-rtx") == (
+        Verdict.FAIL,
+        "nothing that it builds runs on this host, so nothing can be chosen (tensorrt-rtx: it wants an RTX GPU)",
+    )
+    assert told("tensorrt-rtx", work_pool="gpu") == (Verdict.PASS, "tensorrt-rtx on a worker of pool gpu")
+    assert decide("engines", registry, tmp_path)[0] is Verdict.FAIL, "it is no engine to measure with"
+
+
+def test_why_no_release_would_start_on_a_target_is_told(registry: FakeRegistry, tmp_path: Path) -> None:
+    def checked() -> TargetParams:
+        raise UnsupportedError("engine tensorrt is not available here: no GPU")
+
+    assert decide("target x86", registry, tmp_path, targets={"x86": checked}) == (
+        Verdict.FAIL,
+        "engine tensorrt is not available here: no GPU",
     )

@@ -230,3 +230,16 @@ def test_why_no_worker_can_be_had(use: Use) -> None:
     assert "has no work pool 'board': run `prefect work-pool create board --type process`" in str(unreachable("board"))
     client.server_type = ServerType.EPHEMERAL
     assert "needs a Prefect server, and PREFECT_API_URL names none" in str(unreachable("board"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Failed to reach API at http://x/api/"), httpx.ConnectError("refused")])
+def test_a_pool_whose_prefect_is_down_is_out_of_reach(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(worker_pool, "get_client", refuse)
+
+    assert unreachable("board") == (
+        f"work pool 'board' is out of reach: Prefect did not answer: {type(error).__name__}: {error}; check that its "
+        "server is up and PREFECT_API_URL is right"
+    )
