@@ -195,7 +195,7 @@ def test_a_server_of_prefect_that_is_down_is_told_and_any_other_error_is_left_al
 
     with pytest.raises(InfrastructureError, match=r"^Prefect did not answer: Failed to reach API at \S+; check that "):
         load_flow("release")("Failed to reach API at http://127.0.0.1:1/api")
-    with pytest.raises(RuntimeError, match="^another$"):
+    with pytest.raises(RuntimeError, match=r"^another$"):
         load_flow("release")("another")
 
 
