@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from slipway.cli.console import print_json, tell
 from slipway.cli.release import JsonOption
+from slipway.errors import BadInputError, InfrastructureError
 from slipway.stores.registry import CHAMPION
 from slipway.wiring import host_hardware, workshop
 
@@ -38,26 +46,53 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option that a person gives by 
     """Serve a registered engine: the Open Inference Protocol (version 2), as Triton and KServe speak it.
 
     Clients such as tritonclient work unchanged. Prometheus finds its figures at /metrics. SIGTERM lets it answer what
-    it has taken, and ends it.
+    it has taken, and ends it with 0, as does Ctrl-C.
     """
     # Imported here: a web server is more than the other commands want to wait for.
     from slipway.serving.limits import Limits
     from slipway.serving.served import open_registered
-    from slipway.serving.server import bound
+    from slipway.serving.server import address, bound
     from slipway.serving.server import serve as serve_model
 
+    for option, value in (("--max-body-mb", max_body_mb), ("--timeout-s", timeout_s)):
+        if not math.isfinite(value):
+            raise BadInputError(f"{option} is {value}; give a finite number")
     limits = Limits(body_bytes=int(max_body_mb * 1e6), batch=max_batch, waiting=max_waiting, request_seconds=timeout_s)
-    with TemporaryDirectory(prefix="slipway-serve-") as folder, bound(host, port) as listening:
+    signal.signal(signal.SIGTERM, _ended)  # also while the model is opened nothing may be left behind
+    with (
+        _opened(access_log) as log,
+        TemporaryDirectory(prefix="slipway-serve-") as folder,
+        bound(host, port) as listening,
+    ):
         model = open_registered(workshop().registry, f"{name}.{target}", alias, host_hardware(), Path(folder))
-        address = "http://{}:{}/v2".format(*listening.getsockname()[:2])
+        place = address(listening)
         if as_json:
-            print_json({"model": model.name, "version": model.version, "digest": model.digest, "address": address})
+            print_json({"model": model.name, "version": model.version, "digest": model.digest, "address": place})
             sys.stdout.flush()  # whoever waits for it cannot wait for the end
-        tell(f"{model.name} version {model.version} ({model.digest[:12]}) at {address}")
-        if access_log is None:
-            serve_model(model, limits, listening)
-        elif str(access_log) == "-":
-            serve_model(model, limits, listening, sys.stdout)
-        else:
-            with access_log.open("a", encoding="utf-8") as log:
-                serve_model(model, limits, listening, log)
+        tell(f"{model.name} version {model.version} ({model.digest[:12]}) at {place}")
+        if model.cold is not None:
+            tell(f"the first request will find the engine cold: {model.cold}")
+        drained = serve_model(model, limits, listening, log)
+    if not drained:
+        tell(f"the engine had not answered after {limits.drain_seconds:g} s; its call was left")
+        os._exit(InfrastructureError.exit_code)  # Python would wait for the engine's thread
+
+
+@contextmanager
+def _opened(access_log: Path | None) -> Iterator[FileIO | None]:
+    """The access log without a buffer, or None for none."""
+    if access_log is None:
+        yield None
+        return
+    try:
+        log = FileIO(os.dup(sys.stdout.fileno()), "w") if str(access_log) == "-" else FileIO(access_log, "a")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInputError(f"cannot write the access log {access_log}: {reason}; give another --access-log") from error
+    with log:
+        yield log
+
+
+def _ended(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not end the cleaning up
+    sys.exit(128 + number)

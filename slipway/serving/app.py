@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,16 +12,16 @@ from typing import Any, TypeAlias
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 import slipway
 from slipway.errors import BadInputError, SlipwayError
 from slipway.serving.access_log import AccessLog
-from slipway.serving.engine_queue import EngineQueue
-from slipway.serving.inference_json import metadata_of
-from slipway.serving.limits import Limits, RefusedError, read_body
+from slipway.serving.engine_queue import CLIENT_LEFT, Done, EngineQueue
+from slipway.serving.inference_json import brief, metadata_of
+from slipway.serving.limits import MAX_DIGITS, Bodies, Limits, RefusedError, beside, read_body
 from slipway.serving.metrics import Metrics
 from slipway.serving.payload import InferRequest, read_infer_request, write_infer_response
 from slipway.serving.served import ServedModel
@@ -32,6 +33,7 @@ HEAD_BYTES = "Inference-Header-Content-Length"
 REQUEST_ID = "X-Request-ID"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 LEAST_COMPRESSED_BYTES = 512
+MAX_ID, MAX_REASON = 256, 2000  # characters
 
 
 class InferenceServer:
@@ -41,6 +43,8 @@ class InferenceServer:
         self._model, self._limits, self._log = model, limits, log
         self._metrics = Metrics()
         self._queue = EngineQueue(model, limits)
+        self._bodies = Bodies(limits)
+        self.drained = True
 
     def app(self) -> Starlette:
         """The application, which closes the model when it ends."""
@@ -50,6 +54,7 @@ class InferenceServer:
             Route("/v2/health/ready", self._ready),
             Route("/v2/repository/index", self._index, methods=["POST"]),
             Route("/metrics", self._exposed),
+            Route("/v2/models/stats", self._stats),  # before the routes of a model, one of which it would match
         ]
         of_model: tuple[tuple[str, Answer, str], ...] = (
             ("", self._metadata, "GET"),
@@ -60,14 +65,14 @@ class InferenceServer:
         )
         for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
             routes += [Route(place + path, self._for_model(answer), methods=[by]) for path, answer, by in of_model]
-        routes.append(Route("/v2/models/stats", self._stats))
         handlers: dict[Any, Any] = {SlipwayError: _refused, HTTPException: _refused, Exception: _broken}
         return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         yield
-        await self._queue.close()
+        self.drained = await self._queue.close()
+        await asyncio.to_thread(self._log.close)
 
     def _for_model(self, answer: Answer) -> Answer:
         """``answer``, if the request names the model that is served."""
@@ -108,26 +113,39 @@ class InferenceServer:
         return _json({"model_stats": [statistics(self._model)]})
 
     async def _exposed(self, _: Request) -> Response:
-        return Response(self._metrics.exposed(), media_type=self._metrics.content_type)
+        self._metrics.in_flight(self._model.name, self._queue.waiting)
+        return Response(self._metrics.exposed(self._log.dropped), media_type=self._metrics.content_type)
 
     async def _infer(self, request: Request) -> Response:
         start, model = time.perf_counter_ns(), self._model
-        self._metrics.in_flight(model.name, self._queue.waiting + 1)
         try:
-            asked = read_infer_request(await read_body(request, self._limits), _head_bytes(request))
-            done = await self._queue.infer(asked.arrays)
-            response = _answered(model, asked, done.outputs, request)
+            with self._bodies.held() as take:
+                asked, done, response = await self._answer(request, take)
+        except ClientDisconnect:
+            self._failed(start, "client left")
+            return Response(status_code=CLIENT_LEFT)
         except SlipwayError as error:
-            model.statistics.fail.add(time.perf_counter_ns() - start)
-            self._metrics.failed(model.name, getattr(error, "cause", "bad request"))
+            self._failed(start, getattr(error, "cause", "bad request"))
             raise
-        finally:
-            self._metrics.in_flight(model.name, self._queue.waiting)
+        except Exception:
+            self._failed(start, "engine")
+            raise
         took_ns = time.perf_counter_ns() - start
-        model.statistics.success.add(took_ns)
+        model.statistics.answered(took_ns)
         self._metrics.answered(model, took_ns / 1e9, done.queued_ns / 1e9, done.examples)
         self._log.answered(model, _request_id(request, asked), took_ns, done.outputs)
         return response
+
+    async def _answer(self, request: Request, take: Callable[[int], None]) -> tuple[InferRequest, Done, Response]:
+        body = await read_body(request, self._limits, take)
+        asked = await beside(len(body), read_infer_request, body, _head_bytes(request))
+        done = await self._queue.infer(asked.arrays, request.is_disconnected)
+        size = sum(array.nbytes for array in done.outputs.values()) + len(asked.request_id or "")
+        return asked, done, await beside(size, _answered, self._model, asked, done.outputs, request)
+
+    def _failed(self, start_ns: int, cause: str) -> None:
+        self._model.statistics.failed(time.perf_counter_ns() - start_ns)
+        self._metrics.failed(self._model.name, cause)
 
 
 def _answered(model: ServedModel, asked: InferRequest, outputs: dict[str, Any], request: Request) -> Response:
@@ -136,7 +154,8 @@ def _answered(model: ServedModel, asked: InferRequest, outputs: dict[str, Any], 
         head["id"] = asked.request_id
     body, head_bytes = write_infer_response(head, outputs, asked.wanted(outputs))
     headers = {"X-Engine-Digest": model.digest}
-    if request_id := _request_id(request, asked):
+    request_id = _request_id(request, asked)
+    if request_id is not None and _fits_header(request_id):
         headers[REQUEST_ID] = request_id
     if head_bytes is not None:
         headers[HEAD_BYTES] = str(head_bytes)
@@ -150,13 +169,18 @@ def _head_bytes(request: Request) -> int | None:
     told = request.headers.get(HEAD_BYTES)
     if told is None:
         return None
-    if not told.isdecimal():
-        raise BadInputError(f"header {HEAD_BYTES} is the length of the body's JSON in bytes, found {told!r}")
+    if not told.isdecimal() or len(told) > MAX_DIGITS:
+        raise BadInputError(f"header {HEAD_BYTES} is the length of the body's JSON in bytes, found {brief(told)}")
     return int(told)
 
 
 def _request_id(request: Request, asked: InferRequest) -> str | None:
     return request.headers.get(REQUEST_ID) or asked.request_id
+
+
+def _fits_header(text: str) -> bool:
+    """Anything else would break the answer's headers; in the body's JSON any id is told."""
+    return 0 < len(text) <= MAX_ID and text.isascii() and text.isprintable() and text == text.strip()
 
 
 def _json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -166,11 +190,11 @@ def _json(content: object, status: int = 200, headers: dict[str, str] | None = N
 async def _refused(_: Request, error: SlipwayError | HTTPException) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
-        return _json({"error": error.detail}, error.status_code)
+        return _json({"error": error.detail}, error.status_code, dict(error.headers or {}))
     status = 400 if isinstance(error, BadInputError) else getattr(error, "status", 500)
     if (seconds := getattr(error, "retry_after_seconds", None)) is not None:
         headers["Retry-After"] = str(seconds)
-    return _json({"error": str(error)}, status, headers)
+    return _json({"error": str(error)[:MAX_REASON]}, status, headers)
 
 
 async def _broken(_: Request, error: Exception) -> Response:

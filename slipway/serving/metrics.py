@@ -29,7 +29,13 @@ class Metrics:
             "slipway_request_examples", "Examples per request.", LABELS, buckets=BATCHES, registry=own
         )
         self._errors = Counter("slipway_errors", "Requests not answered, by cause.", ("model", "cause"), registry=own)
-        self._in_flight = Gauge("slipway_in_flight", "Requests that are being answered.", ("model",), registry=own)
+        self._in_flight = Gauge(
+            "slipway_in_flight", "Requests that wait for the engine or are in it.", ("model",), registry=own
+        )
+        self._dropped = Counter(
+            "slipway_access_log_dropped", "Lines of the access log that could not be written.", registry=own
+        )
+        self._told_dropped = 0
         self._registry = own
 
     def answered(self, model: ServedModel, seconds: float, queued_seconds: float, examples: int) -> None:
@@ -44,9 +50,11 @@ class Metrics:
         self._errors.labels(name, cause).inc()
 
     def in_flight(self, name: str, requests: int) -> None:
-        """Tell how many requests are being answered now."""
+        """Tell how many requests wait for the engine or are in it now."""
         self._in_flight.labels(name).set(requests)
 
-    def exposed(self) -> bytes:
-        """All of them in Prometheus' text format."""
+    def exposed(self, log_dropped: int) -> bytes:
+        """All of them in Prometheus' text format, with the lines that the access log had to drop so far."""
+        self._dropped.inc(log_dropped - self._told_dropped)
+        self._told_dropped = log_dropped
         return generate_latest(self._registry)

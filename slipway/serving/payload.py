@@ -11,7 +11,16 @@ import numpy as np
 import orjson
 
 from slipway.errors import BadInputError
-from slipway.serving.inference_json import Array, array_of, described, dtype_of, shape_of, tensors_of
+from slipway.serving.inference_json import (
+    Array,
+    array_of,
+    brief,
+    described,
+    dtype_of,
+    id_of,
+    shape_of,
+    tensors_of,
+)
 
 BINARY_SIZE = "binary_data_size"
 BINARY_DATA = "binary_data"
@@ -38,7 +47,7 @@ class InferRequest:
             return dict.fromkeys(outputs, self.all_binary)
         for name in self.outputs:
             if name not in outputs:
-                raise BadInputError(f"output {name!r} was asked for; the model gives {', '.join(outputs)}")
+                raise BadInputError(f"output {brief(name)} was asked for; the model gives {', '.join(outputs)}")
         return self.outputs
 
 
@@ -52,13 +61,22 @@ def read_infer_request(body: bytes, head_bytes: int | None) -> InferRequest:
     """
     if head_bytes is not None and not 0 <= head_bytes <= len(body):
         raise BadInputError(f"the body's JSON is said to take {head_bytes} bytes, the whole body has {len(body)}")
+    try:
+        return _read(body, head_bytes)
+    except (MemoryError, RecursionError) as error:
+        raise BadInputError(f"the request is too large or too deep: {type(error).__name__}") from error
+
+
+def _read(body: bytes, head_bytes: int | None) -> InferRequest:
     head, tail = (body, b"") if head_bytes is None else (body[:head_bytes], memoryview(body)[head_bytes:])
     try:
         request = orjson.loads(head)
     except orjson.JSONDecodeError as error:
         raise BadInputError(f"the request's body is not JSON: {error}") from error
+    tensors = tensors_of(request)
+    request_id = id_of(request)
     arrays, used = {}, 0
-    for tensor in tensors_of(request):
+    for tensor in tensors:
         size = _parameters(tensor).get(BINARY_SIZE)
         if size is None:
             arrays[tensor["name"]] = array_of(tensor)
@@ -68,8 +86,7 @@ def read_infer_request(body: bytes, head_bytes: int | None) -> InferRequest:
     if used != len(tail):
         raise BadInputError(f"the inputs' {BINARY_SIZE} add up to {used} bytes, {len(tail)} follow the JSON")
     outputs, all_binary = _asked_outputs(request)
-    request_id = request.get("id")
-    return InferRequest(arrays, outputs, all_binary, None if request_id is None else str(request_id))
+    return InferRequest(arrays, outputs, all_binary, request_id)
 
 
 def write_infer_response(
@@ -93,13 +110,16 @@ def _binary(tensor: Mapping[str, Any], size: object, rest: memoryview | bytes) -
     wanted = dtype.itemsize * math.prod(shape)
     if size != wanted or type(size) is not int:
         raise BadInputError(
-            f"input {tensor['name']!r} has {BINARY_SIZE} {size!r}, {dtype}{list(shape)} takes {wanted} bytes"
+            f"input {brief(tensor['name'])} has {BINARY_SIZE} {brief(size)}, {dtype}{list(shape)} takes {wanted} bytes"
         )
     if len(rest) < wanted:
-        raise BadInputError(f"input {tensor['name']!r} takes {wanted} bytes, the body ends after {len(rest)}")
+        raise BadInputError(f"input {brief(tensor['name'])} takes {wanted} bytes, the body ends after {len(rest)}")
     if "data" in tensor:
-        raise BadInputError(f"input {tensor['name']!r} has both data and {BINARY_SIZE}; give one of them")
-    return np.frombuffer(rest, dtype, math.prod(shape)).reshape(shape)
+        raise BadInputError(f"input {brief(tensor['name'])} has both data and {BINARY_SIZE}; give one of them")
+    try:
+        return np.frombuffer(rest[:wanted], dtype).reshape(shape)
+    except ValueError as error:
+        raise BadInputError(f"input {brief(tensor['name'])} cannot be {dtype}{list(shape)}: {error}") from error
 
 
 def _asked_outputs(request: Mapping[str, Any]) -> tuple[dict[str, bool] | None, bool]:
@@ -107,16 +127,18 @@ def _asked_outputs(request: Mapping[str, Any]) -> tuple[dict[str, bool] | None, 
     outputs = request.get("outputs")
     if outputs is None or outputs == []:
         return None, all_binary
-    if not isinstance(outputs, list) or not all(isinstance(one, Mapping) and "name" in one for one in outputs):
+    if not isinstance(outputs, list) or not all(
+        isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in outputs
+    ):
         raise BadInputError('outputs is a list of objects such as [{"name": "logits"}]')
     for one in outputs:
         if "classification" in _parameters(one):
-            raise BadInputError(f"output {one['name']!r} was asked for as classification{ONLY_TENSORS}")
-    return {str(one["name"]): bool(_parameters(one).get(BINARY_DATA, all_binary)) for one in outputs}, all_binary
+            raise BadInputError(f"output {brief(one['name'])} was asked for as classification{ONLY_TENSORS}")
+    return {one["name"]: bool(_parameters(one).get(BINARY_DATA, all_binary)) for one in outputs}, all_binary
 
 
 def _parameters(of: Mapping[str, Any]) -> Mapping[str, Any]:
     parameters = of.get("parameters") or {}
     if not isinstance(parameters, Mapping):
-        raise BadInputError(f"parameters is an object, found {parameters!r}")
+        raise BadInputError(f"parameters is an object, found {brief(parameters)}")
     return parameters

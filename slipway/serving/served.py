@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 from slipway.decisions.staleness import require_fresh
 from slipway.engines import engine
 from slipway.engines.base import RunOptions, Session
+from slipway.engines.streams import load_streams
 from slipway.errors import TamperedError
 from slipway.records import Evidence, Hardware, TensorSpec
 from slipway.serving.inference_json import Array
@@ -41,7 +43,7 @@ class Counted:
 
 @dataclass
 class Statistics:
-    """What became of the requests for one model since it was opened."""
+    """What became of the requests for one model since it was opened, counted from any thread."""
 
     success: Counted = field(default_factory=Counted)
     fail: Counted = field(default_factory=Counted)
@@ -49,13 +51,35 @@ class Statistics:
     infer: Counted = field(default_factory=Counted)
     examples: int = 0
     last_ms: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def ran(self, examples: int, queued_ns: int, infer_ns: int) -> None:
+        """Count a call of the engine that has just ended."""
+        with self._lock:
+            self.queue.add(queued_ns)
+            self.infer.add(infer_ns)
+            self.examples += examples
+            self.last_ms = int(time.time() * 1000)
+
+    def answered(self, ns: int) -> None:
+        """Count a request that was answered."""
+        with self._lock:
+            self.success.add(ns)
+
+    def failed(self, ns: int) -> None:
+        """Count a request that was not answered."""
+        with self._lock:
+            self.fail.add(ns)
 
 
 class ServedModel:
-    """An engine file that was proven, opened with the threads that were found best for it."""
+    """An engine file that was proven, opened with the threads and streams that were found best for it.
+
+    ``streams`` callers may ask it at once. ``cold`` tells why the first request finds it cold, or is None.
+    """
 
     def __init__(self, name: str, version: str, evidence: Evidence, path: Path) -> None:
-        """Open the engine file ``path`` and answer a few examples of zeros, so that the first request finds it warm.
+        """Open the engine file ``path``, and answer zeros where it can, so that the first request finds it warm.
 
         Raises:
             TamperedError: the file's sha256 is not the one in its evidence.
@@ -67,9 +91,10 @@ class ServedModel:
         self.digest = str(evidence.digest)
         self.opened = time.time()
         self.statistics = Statistics()
-        threads = int(evidence.options.get("threads", 1))
-        self._session: Session = engine(evidence.spec.engine).load(path, RunOptions(threads=threads))
-        self._warm_up()
+        options = run_options(evidence)
+        self.streams = options.streams
+        self._session: Session = load_streams(engine(evidence.spec.engine), path, options)
+        self.cold = self._warm_up()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -82,7 +107,7 @@ class ServedModel:
         return self._session.outputs
 
     def infer(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name; one call at a time.
+        """Outputs by name; beyond ``streams`` calls at once the others wait.
 
         Raises:
             BadInputError: an array is missing, unknown, or has another dtype, rank or fixed size.
@@ -98,12 +123,32 @@ class ServedModel:
         """The model's metadata as the protocol writes them."""
         return {"name": self.name, "versions": [self.version], "platform": f"slipway_{self.evidence.spec.engine}"}
 
-    def _warm_up(self) -> None:
+    def _warm_up(self) -> str | None:
+        """Answer zeros on every stream; else tell why not.
+
+        Only the first dimension may be free, the batch: no file tells the least size that a model takes in another
+        (a kernel's width, a TensorRT profile's minimum), and a size at which it can run would warm no other one.
+        """
+        for spec in self.inputs:
+            if -1 in spec.shape[1:]:
+                return f"{spec.name} has free dimensions beside the batch: {list(spec.shape)}"
         zeros = {
             spec.name: np.zeros([1 if size == -1 else size for size in spec.shape], spec.dtype) for spec in self.inputs
         }
-        for _ in range(WARM_UP_CALLS):
-            self._session.infer(zeros)
+        try:
+            for _ in range(WARM_UP_CALLS * self.streams):
+                self._session.infer(zeros)
+        except Exception as error:  # noqa: BLE001 - a proven engine may still refuse zeros, or a batch of one, with anything
+            return f"it did not answer a batch of zeros: {type(error).__name__}"
+        return None
+
+
+def run_options(evidence: Evidence) -> RunOptions:
+    """The threads and streams of the best rate within the target's demand; of the best latency if one stream has it."""
+    best = evidence.timing.best_throughput if evidence.timing else None
+    if best is not None and best.streams > 1:
+        return RunOptions(threads=best.threads, streams=best.streams)
+    return RunOptions(threads=int(evidence.options.get("threads", 1)))
 
 
 def open_registered(registry: Registry, name: str, alias: str, here: Hardware, folder: Path) -> ServedModel:

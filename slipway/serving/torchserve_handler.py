@@ -1,11 +1,13 @@
 """How TorchServe runs a registered engine: the handler inside the archive that ``slipway step publish`` writes.
 
 TorchServe's Python has to have Slipway with the engine's extra. A request is the JSON of the Open Inference Protocol.
+How large a body may be, and how long an answer may take, are TorchServe's own settings.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from slipway.engines import engine
 from slipway.engines.base import RunOptions
 from slipway.errors import BadInputError, TamperedError
 from slipway.records import Evidence
-from slipway.serving.inference_json import read_request, write_response
+from slipway.serving.inference_json import id_of, read_request, write_response
 from slipway.stores.objects import digest_of
 
 EVIDENCE = "evidence.json"
@@ -57,6 +59,8 @@ class EngineHandler:
         if isinstance(body, bytes | bytearray):
             try:
                 body = json.loads(body)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BadInputError(f"the request's body is not JSON: {error}") from error
-        return write_response(self._name, self._version, self._session.infer(read_request(body)))
+        arrays = read_request(body)
+        request_id = id_of(body) if isinstance(body, Mapping) else None
+        return write_response(self._name, self._version, self._session.infer(arrays), request_id)

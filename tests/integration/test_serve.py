@@ -9,6 +9,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,9 +47,14 @@ def example(metadata: dict[str, Any], batch: int) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
-def test_what_was_released_is_served_until_it_is_told_to_end(project: Project) -> None:
+SERVE = ("serve", "tiny", "--target", "x86", "--port", "0")
+
+
+def test_what_was_released_is_served_until_it_is_told_to_end(project: Project, tmp_path: Path) -> None:
     assert project.run("release", MODEL_URI)[0] == 0
-    with project.start("serve", "tiny", "--target", "x86", "--port", "0", "--access-log", "-") as command:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with project.start(*SERVE, "--access-log", "-", TMPDIR=str(temporary)) as command:
         base = address(command)
         model = f"{base}/models/tiny.x86"
         metadata = asked(model)
@@ -73,11 +79,35 @@ def test_what_was_released_is_served_until_it_is_told_to_end(project: Project) -
         for asker in askers:
             asker.join()
         assert command.ended() == 0
+        assert not list(temporary.iterdir())
         # Who was being answered got the answer; then nobody could connect any more.
         assert all(isinstance(one, dict) or "refused" in str(one) or "reset" in str(one) for one in answers)
         logged = [json.loads(line) for line in command.stdout.splitlines()]
     assert len(logged) == 1 + sum(isinstance(one, dict) for one in answers)
     assert {line["digest"] for line in logged} == {logged[0]["digest"]}
+
+    if socket.has_ipv6 and Path("/proc/net/if_inet6").exists():
+        with project.start(*SERVE, "--host", "::1", "--access-log", "/dev/full") as command:
+            base = address(command)
+            model = f"{base}/models/tiny.x86"
+            assert base.startswith("http://[::1]:")
+            assert asked(f"{model}/infer", example(asked(model), 1))["outputs"]
+            command.send(signal.SIGINT)
+            assert command.ended() == 0
+            assert command.stderr.count("the access log cannot be written") == 1
+            assert "Traceback" not in command.stderr
+
+
+def test_options_that_cannot_be_used_end_in_one_line_before_anything_is_served(project: Project) -> None:
+    for options, reason in (
+        (("--max-body-mb", "inf"), "--max-body-mb is inf; give a finite number"),
+        (("--timeout-s", "inf"), "--timeout-s is inf; give a finite number"),
+        (("--access-log", "missing/log"), "cannot write the access log missing/log: "),
+        (("--access-log", "."), "cannot write the access log .: "),
+    ):
+        code, command = project.run(*SERVE, *options)
+        assert (code, command.stderr.count("\n")) == (2, 1)
+        assert reason in command.stderr
 
 
 def test_a_port_that_is_taken_and_an_alias_that_nobody_bears_end_in_one_line(project: Project) -> None:

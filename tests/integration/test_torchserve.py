@@ -70,10 +70,10 @@ def address(
 def test_it_answers_as_the_engine_itself(address: str, material: Material) -> None:
     asked = write_response("", "", {"image": images(3)})["outputs"]
 
-    status, answer = _ask(address, {"inputs": asked})
+    status, answer = _ask(address, {"id": "seven", "inputs": asked})
 
     assert status == 200
-    assert (answer["model_name"], answer["model_version"]) == (NAME, "1.0")
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == (NAME, "1.0", "seven")
     path = material.objects.path(material.built("fp32", "onnxruntime", Form.ONNX).artifact)
     with engine("onnxruntime").load(path, RunOptions()) as session:
         expected = session.infer({"image": images(3)})
@@ -86,6 +86,13 @@ def test_a_wrong_request_is_answered_with_400_and_what_the_engine_takes(address:
 
     assert status == 400
     assert answer["message"].startswith("the model takes image float32[-1, 3, 16, 16], but was given picture")
+
+
+def test_a_body_that_is_too_deep_is_answered_with_400(address: str) -> None:
+    status, answer = _post(address, b"[" * 100_000, "application/octet-stream")
+
+    assert status == 400
+    assert answer["message"].startswith("the request's body is not JSON: ")
 
 
 def _registry(material: Material, runtime: str) -> FakeRegistry:
@@ -150,7 +157,11 @@ def _has_worker(model: str) -> bool:
 
 
 def _ask(address: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    body, headers = json.dumps(request).encode(), {"Content-Type": "application/json"}
+    return _post(address, json.dumps(request).encode(), "application/json")
+
+
+def _post(address: str, body: bytes, kind: str) -> tuple[int, dict[str, Any]]:
+    headers = {"Content-Type": kind}
     try:
         with urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=60) as answer:
             return answer.status, json.load(answer)

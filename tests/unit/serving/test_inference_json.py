@@ -15,6 +15,14 @@ def request(**changes: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "image", "shape": [2, 2], "datatype": "FP32", "data": [[1, 2], [3, 4.5]]} | changes]}
 
 
+def nested(deep: int) -> list[Any]:
+    """A list in a list in a list."""
+    found: list[Any] = []
+    for _ in range(deep):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize("data", [[[1, 2], [3, 4.5]], [1, 2, 3, 4.5]])
 def test_data_come_nested_or_flat(data: list[object]) -> None:
     (array,) = read_request(request(data=data)).values()
@@ -58,9 +66,22 @@ def test_what_is_no_request_is_told_what_one_is(wrong: object) -> None:
         ({"shape": "2x2"}, "has shape '2x2'"),
         ({"shape": [-1, 2]}, r"has shape \[-1, 2\]"),
         ({"shape": [3, 2]}, "cannot reshape array of size 4"),
-        ({"data": ["a", "b", "c", "d"]}, "cannot take <U1 as float32"),
+        ({"data": ["a", "b", "c", "d"]}, "cannot take str as float32"),
+        ({"data": ["a" * 20_000, *[""] * 15_000]}, "cannot take str as float32"),
+        ({"data": [1, 2, 3, None]}, "cannot take NoneType as float32"),
+        ({"data": [{}, {}]}, "cannot take dict as float32"),
+        ({"data": [1, 2, 3, 10**400]}, "cannot take object as float32"),
         ({"data": [[1, 2], [3]]}, "inhomogeneous"),
+        ({"data": [[1, 2], 3]}, "inhomogeneous"),
+        ({"data": nested(1000)}, "lists lie more than 64 deep"),
         ({"data": None}, "does not hold float32"),
+        ({"data": {"a": 1}}, "data are a list of numbers"),
+        ({"shape": [2**63 - 1] * 45_000}, "has 45000 dimensions; at most 64 are taken"),
+        ({"shape": [1] * 65}, "has 65 dimensions"),
+        ({"shape": [0, 2**63 - 1, 8]}, "has shape .0, 9223372036854775807, 8."),
+        ({"shape": [0, 2**31 - 1, 2**31 - 1], "data": []}, "at most 1099511627776 elements are taken"),
+        ({"shape": nested(1000)}, r"has shape \[\[\["),
+        ({"datatype": nested(1000)}, r"has datatype \[\[\["),
         ({"datatype": "INT8", "data": [1, 2, 3, 400]}, "a value is beyond int8"),
         ({"datatype": "INT8", "data": [1, 2, 3, 4.5]}, "cannot take float64 as int8"),
         ({"datatype": "UINT8", "data": [1, 2, 3, -1]}, "a value is beyond uint8"),
@@ -70,6 +91,25 @@ def test_a_tensor_that_does_not_hold_what_it_says_is_refused_in_one_line(changes
     with pytest.raises(BadInputError, match=reason) as caught:
         read_request(request(**changes))
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_what_exhausts_memory_or_stack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (MemoryError, RecursionError):
+
+        def exhausted(_: object, kind: type[Exception] = kind) -> None:
+            raise kind
+
+        monkeypatch.setattr("slipway.serving.inference_json.np.asarray", exhausted)
+        with pytest.raises(BadInputError, match=f"does not hold float32.*: {kind.__name__}"):
+            read_request(request())
+
+
+def test_what_is_no_finite_number_is_answered_as_null() -> None:
+    answer = write_response("m", "1", {"y": np.array([[1.5, np.nan], [np.inf, -np.inf]], np.float32)}, "seven")
+
+    assert json.loads(json.dumps(answer, allow_nan=False))["outputs"][0]["data"] == [1.5, None, None, None]
+    assert answer["id"] == "seven"
 
 
 def test_two_inputs_of_one_name_are_refused() -> None:
