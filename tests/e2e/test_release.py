@@ -93,6 +93,7 @@ def test_a_gate_that_nothing_passes_leaves_the_champion(
     assert {one.decision.verdict for one in registry.candidates(NAME, "x86")[:1]} == {Verdict.FAIL}
 
 
+@pytest.mark.integration
 def test_a_candidate_that_crashes_stops_no_other(
     slipway: Slipway, registry: MlflowRegistry, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_reference_that_cannot_be_judged_is_told_plainly(slipway: Slipway, pro
     assert "cannot score array 'target' of data/test/shard-00000.npz: outputs (32, 5)" in ended.object["error"]
 
 
+@pytest.mark.integration
 def test_a_budget_that_is_spent_tells_what_was_not_measured(slipway: Slipway, project: Path) -> None:
     write_params(project, targets={"late": target()["x86"]})  # of another name, so that nothing comes from the cache
 
@@ -130,6 +132,7 @@ def test_a_budget_that_is_spent_tells_what_was_not_measured(slipway: Slipway, pr
         assert "of the budget of 1 s were spent before" in one["reasons"][0]
 
 
+@pytest.mark.integration
 def test_a_budget_that_suffices_promotes_and_measures_with_what_is_left(
     slipway: Slipway, registry: MlflowRegistry, project: Path
 ) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 import slipway
+from slipway.engines import engine
+from slipway.engines.base import RunOptions
 from slipway.records import Evidence, Form
+from slipway.serving.access_log import AccessLog
+from slipway.serving.app import InferenceServer
+from slipway.serving.inference_json import Array
+from slipway.serving.served import ServedModel
 from slipway.stores.mlflow_registry import MlflowRegistry
 from tests.fakes.evidence import evidence, release
-from tests.unit.steps.material import Material, make_material
+from tests.unit.serving.asking import LIMITS, NAME
+from tests.unit.steps.material import Material, images, make_material
 
 PYFUNC_CODE = Path(slipway.__file__).parent / "serving" / "pyfunc_engine.py"
 
@@ -45,3 +54,27 @@ def evidence_of(material: Material, runtime: str) -> Evidence:
         options=built.options | {"threads": 1},
         signature=material.source.signature,
     )
+
+
+@pytest.fixture
+def model(material: Material) -> ServedModel:
+    """The tiny model on ONNX Runtime, opened."""
+    found = evidence_of(material, "onnxruntime")
+    return ServedModel(
+        NAME, "7", found, material.objects.path(material.built("fp32", "onnxruntime", Form.ONNX).artifact)
+    )
+
+
+@pytest.fixture
+def client(model: ServedModel) -> Iterator[TestClient]:
+    """A client of a server that is up."""
+    with TestClient(InferenceServer(model, LIMITS, AccessLog(None)).app(), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def expected(material: Material) -> Array:
+    """The engine's own answer to three images."""
+    path = material.objects.path(material.built("fp32", "onnxruntime", Form.ONNX).artifact)
+    with engine("onnxruntime").load(path, RunOptions()) as session:
+        return session.infer({"image": images(3)})["logits"]
