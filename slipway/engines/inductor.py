@@ -29,11 +29,11 @@ _MADE_AS_ONNX = (
     "Inductor's int8 kernels want a torch.export program with quantize and dequantize nodes, "
     "and this variant is made as ONNX; use onnxruntime or openvino"
 )
-_FAR_OFF = (
-    "compiled for int8, a model of two inputs was further from fp32 than rounding explains; "
+_SPELLED_SIGNED = (
+    "int8 programs are spelled with signed activations, for XNNPACK, and Inductor's int8 kernels take unsigned ones; "
     "use onnxruntime, openvino or executorch"
 )
-REFUSED = dict.fromkeys(("int8-dynamic", "int8-mixed", "int8-qat"), _MADE_AS_ONNX) | {"int8-static": _FAR_OFF}
+REFUSED = dict.fromkeys(("int8-dynamic", "int8-mixed", "int8-qat"), _MADE_AS_ONNX) | {"int8-static": _SPELLED_SIGNED}
 COMPILER = "slipway.engines.inductor_compile"
 # Read from the environment, these would change what is compiled, or print.
 _OTHERS_SETTINGS = ("TORCHINDUCTOR_", "TORCH_", "AOT_INDUCTOR_", "AOTINDUCTOR_", "TORCHDYNAMO_")

@@ -43,11 +43,9 @@ def compile_package(source: Path, out: Path, signature: Signature, alone: tuple[
         BadInputError: the source is damaged.
     """
     import torch
-    import torch.ao.quantization.fx._decomposed  # brings the operators of quantized programs
 
     torch.manual_seed(0)  # marks the weights of a model beyond 2 GB
     program = load_program(ENGINE, source)
-    make_activations_unsigned(program)
     example = _example(program, signature)
     programs = {MODEL: program} | {f"batch_{batch}": _for_batch(program, example, signature, batch) for batch in alone}
     files: dict[str, list[Path]] = {}
@@ -67,23 +65,6 @@ def compile_package(source: Path, out: Path, signature: Signature, alone: tuple[
         kernels=kernels,
     )
     write_package(out, files, label, signature)
-
-
-def make_activations_unsigned(program: torch.export.ExportedProgram) -> None:
-    """Turn signed 8-bit activations into unsigned ones, in place: Inductor's int8 convolutions take no others.
-
-    Value and zero point both move by 128, so that every number stands for the same as before.
-    """
-    import torch
-
-    operators = torch.ops.quantized_decomposed
-    signed = (operators.quantize_per_tensor.default, operators.dequantize_per_tensor.default)
-    for node in program.graph.nodes:
-        if node.target in signed and node.args[-1] is torch.int8:
-            tensor, scale, zero_point, least, largest, _ = node.args
-            node.args = (tensor, scale, zero_point + 128, least + 128, largest + 128, torch.uint8)
-            if node.target is signed[0]:
-                node.meta["val"] = node.meta["val"].to(torch.uint8)
 
 
 def _example(program: torch.export.ExportedProgram, signature: Signature) -> tuple[torch.Tensor, ...]:

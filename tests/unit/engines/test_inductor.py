@@ -20,7 +20,6 @@ from torch.utils import _pytree
 from slipway.engines import check_settings, engine
 from slipway.engines.base import BuildOptions, RunOptions
 from slipway.engines.inductor import compiler_command
-from slipway.engines.inductor_compile import make_activations_unsigned
 from slipway.engines.inductor_package import Kernel, Label, kernels_of, read_label, unpacked
 from slipway.engines.inductor_profile import _layers
 from slipway.engines.inductor_session import InductorSession
@@ -212,29 +211,6 @@ def test_layers_are_kernels_written_and_kernels_called() -> None:
             True,
         ),
     ]
-
-
-class Quantized(nn.Module):
-    """Rounds as an int8 program does, to signed numbers."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        spelled = (0.1, -3, -128, 127, torch.int8)
-        rounded = torch.ops.quantized_decomposed.quantize_per_tensor.default(x, *spelled)
-        return torch.ops.quantized_decomposed.dequantize_per_tensor.default(rounded, *spelled)
-
-
-def test_signed_activations_become_unsigned_and_stand_for_the_same_numbers() -> None:
-    import torch.ao.quantization.fx._decomposed
-
-    numbers = torch.linspace(-20, 20, 401).reshape(1, -1)
-    program = torch.export.export(Quantized(), (numbers,))
-    expected = program.module()(numbers)
-    make_activations_unsigned(program)
-    kinds = {
-        node.meta["val"].dtype for node in program.graph.nodes if "dequantize" not in node.name and node.op[0] == "c"
-    }
-    assert kinds == {torch.uint8}
-    torch.testing.assert_close(program.module()(numbers), expected, rtol=0, atol=0)
 
 
 ALONE = """
