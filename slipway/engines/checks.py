@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,14 @@ def installed(engine: str, distribution: str, extra: str | None) -> Availability
         reason = f"{distribution} is not installed"
         return Availability(engine=engine, available=False, version=None, reason=reason, extra=extra)
     return Availability(engine=engine, available=True, version=version, reason=None, extra=extra)
+
+
+def with_compiler(found: Availability, command: str, program: str, does: str) -> Availability:
+    """``found``, unless the ``program`` of the compiler's ``command``, by which the engine ``does``, is not there."""
+    if not found.available or shutil.which(program):
+        return found
+    reason = f"it {does} with {command}, which is not on the PATH: apt-get install g++, or set CXX to a compiler"
+    return found.model_copy(update={"available": False, "reason": reason})
 
 
 def bad_file(engine: str, path: Path, wanted: str) -> BadInputError:

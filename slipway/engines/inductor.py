@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
-from slipway.engines.checks import installed
+from slipway.engines.checks import installed, with_compiler
 from slipway.engines.inductor_package import Label, read_label, unpacked
 from slipway.engines.inductor_profile import profile_session
 from slipway.engines.inductor_session import InductorSession
-from slipway.engines.torch_archive import read_signature, require_form
+from slipway.engines.torch_archive import read_signature, require_program
 from slipway.engines.torch_session import use_threads
 from slipway.errors import BadInputError, InfrastructureError, UnsupportedError
 from slipway.records import Form, Option, Profile
@@ -60,12 +60,8 @@ class InductorEngine:
 
     def availability(self) -> Availability:
         """Whether PyTorch is installed, and the C++ compiler that it builds with."""
-        found = installed(NAME, "torch", None)
         compiler = compiler_command()
-        if not found.available or shutil.which(compiler):
-            return found
-        reason = f"it compiles with {compiler}, which is not on the PATH: apt-get install g++, or set CXX to a compiler"
-        return found.model_copy(update={"available": False, "reason": reason})
+        return with_compiler(installed(NAME, "torch", None), compiler, compiler, "compiles")
 
     def build(self, source: Path, out: Path, options: BuildOptions) -> dict[str, Option]:
         """Compile the program for this CPU, and label it with the signature.
@@ -77,7 +73,7 @@ class InductorEngine:
         """
         if reason := self.refused.get(options.variant):
             raise UnsupportedError(f"engine {NAME} cannot execute {options.variant}: {reason}")
-        _require_program(source)
+        require_program(NAME, source)
         settings = InductorSettings.model_validate(options.settings)
         dynamic = all(spec.shape[:1] == (-1,) for spec in options.signature.inputs)
         alone = options.batch[:1] if settings.first_batch_alone and dynamic else ()
@@ -118,18 +114,6 @@ class InductorEngine:
 def compiler_command() -> str:
     """The C++ compiler that Inductor is told to use."""
     return os.environ.get("CXX", "").strip() or "g++"
-
-
-def _require_program(source: Path) -> None:
-    try:
-        require_form(NAME, source, Form.PROGRAM)
-    except BadInputError:
-        if require_form(NAME, source, Form.PROGRAM, Form.TORCHSCRIPT) is Form.TORCHSCRIPT:
-            raise UnsupportedError(
-                f"engine {NAME} compiles torch.export programs, and this model was registered as TorchScript; "
-                "use torchscript, or register the model as pt2"
-            ) from None
-        raise
 
 
 def _require_cpu(label: Label) -> None:

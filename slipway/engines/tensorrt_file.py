@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.engines.checks import bad_file
+from slipway.engines.zip_members import opened, read_stored
 from slipway.records import Record, Signature
 
 LABEL, PLAN = "slipway.json", "engine.plan"
@@ -44,12 +45,9 @@ def read_file(engine: str, path: Path) -> tuple[Label, bytes]:
     Raises:
         BadInputError: it is none, it is damaged, or its plan is not the one that was written.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sealed = _Sealed.model_validate_json(archive.read(LABEL))
-            plan = archive.read(PLAN)
-    except Exception as error:  # a damaged archive can fail anywhere in the reader
-        raise bad_file(engine, path, f"a file of its own with {LABEL} inside") from error
+    with opened(engine, path, f"a file of its own with {LABEL} inside") as archive:
+        sealed = _Sealed.model_validate_json(read_stored(archive, LABEL))
+        plan = read_stored(archive, PLAN)
     if sealed.label.engine != engine:
         raise bad_file(engine, path, "a file that this engine built")
     if hashlib.sha256(plan).hexdigest() != sealed.sha256:

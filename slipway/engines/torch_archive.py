@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from slipway.engines.checks import bad_file
 from slipway.engines.zip_members import opened, read_stored
+from slipway.errors import BadInputError, UnsupportedError
 from slipway.records import Form, Signature
 
 if TYPE_CHECKING:
@@ -37,6 +38,24 @@ def require_form(engine: str, path: Path, *forms: Form) -> Form:
     if form not in forms:
         raise _not_one_of(engine, path, forms)
     return form
+
+
+def require_program(engine: str, source: Path) -> None:
+    """Check that ``source`` is a torch.export program, from which alone ``engine`` compiles.
+
+    Raises:
+        BadInputError: it is another file.
+        UnsupportedError: it is TorchScript, as which the model was registered.
+    """
+    try:
+        require_form(engine, source, Form.PROGRAM)
+    except BadInputError:
+        if require_form(engine, source, Form.PROGRAM, Form.TORCHSCRIPT) is Form.TORCHSCRIPT:
+            raise UnsupportedError(
+                f"engine {engine} compiles torch.export programs, and this model was registered as TorchScript; "
+                "use torchscript, or register the model as pt2"
+            ) from None
+        raise
 
 
 def read_signature(engine: str, path: Path) -> Signature:

@@ -12,12 +12,12 @@ from pydantic import Field
 
 from slipway.engines import tvm_library
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
-from slipway.engines.checks import installed
+from slipway.engines.checks import installed, with_compiler
 from slipway.engines.profiling import TRACED_CALLS, WARM_UP_CALLS, batch_of, mean_layers, write_trace
-from slipway.engines.torch_archive import load_program, require_form
+from slipway.engines.torch_archive import load_program, require_program
 from slipway.engines.tvm_compile import compile_fused, compiler_command, fuse, import_program, layers, link, specialize
 from slipway.engines.tvm_session import TvmSession
-from slipway.errors import BadInputError, UnsupportedError
+from slipway.errors import UnsupportedError
 from slipway.records import Form, Layer, Option, Profile
 
 if TYPE_CHECKING:
@@ -63,12 +63,8 @@ class TvmEngine:
 
     def availability(self) -> Availability:
         """Whether TVM is installed, and a compiler that links."""
-        found = installed(NAME, "apache-tvm", NAME)
         compiler = compiler_command()
-        if not found.available or shutil.which(compiler.split()[0]):
-            return found
-        reason = f"it links with {compiler}, which is not on the PATH: apt-get install g++, or set CXX to a compiler"
-        return found.model_copy(update={"available": False, "reason": reason})
+        return with_compiler(installed(NAME, "apache-tvm", NAME), compiler, compiler.split()[0], "links")
 
     def build(self, source: Path, out: Path, options: BuildOptions) -> dict[str, Option]:
         """Compile the program, and label it with the signature.
@@ -80,7 +76,7 @@ class TvmEngine:
         """
         if reason := self.refused.get(options.variant):
             raise UnsupportedError(f"engine {NAME} cannot execute {options.variant}: {reason}")
-        _require_program(source)
+        require_program(NAME, source)
         settings = TvmSettings.model_validate(options.settings)
         program = load_program(NAME, source)
         tvm_library.load_runtime()
@@ -182,15 +178,3 @@ def _llvm_version() -> int:
     from tvm.target.codegen import llvm_version_major
 
     return int(llvm_version_major())
-
-
-def _require_program(source: Path) -> None:
-    try:
-        require_form(NAME, source, Form.PROGRAM)
-    except BadInputError:
-        if require_form(NAME, source, Form.PROGRAM, Form.TORCHSCRIPT) is Form.TORCHSCRIPT:
-            raise UnsupportedError(
-                f"engine {NAME} compiles torch.export programs, and this model was registered as TorchScript; "
-                "use torchscript, or register the model as pt2"
-            ) from None
-        raise
