@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ NETWORKS = {
 }
 COMPUTES_IN_FP16 = "avx512_fp16" in describe({}).isa
 HEADINGS = (
-    *("network", "variant", "top-1", "drop ≤", "size MB", "size ratio", "speed-up", "fastest on", "executed"),
-    "verdict",
+    *("network", "variant", "top-1", "drop ≤", "size MB", "speed-up", "fastest on", "executed", "verdict"),
+    "smallest file",
 )
 
 
@@ -65,19 +65,28 @@ def _slipway(*arguments: str) -> dict[str, Any]:
 
 def rows(network: str, target: dict[str, Any]) -> Iterable[tuple[str, ...]]:
     """The reference, then each variant on the engine where it is fastest among those that pass, if any passes."""
-    yield network, "reference", f"{target['reference']['value']:.4f}", "", "", "", "1", "eager fp32", "", ""
+    yield network, "reference", f"{target['reference']['value']:.4f}", "", "", "1", "eager fp32", "", "", ""
     fp32_bytes = {one["engine"]: one["size_bytes"] for one in target["candidates"] if one["variant"] == "fp32"}
     for variant in dict.fromkeys(candidate["variant"] for candidate in target["candidates"]):
         of_it = [candidate for candidate in target["candidates"] if candidate["variant"] == variant]
         best = max(of_it, key=_merit)
-        yield _row(network, best, fp32_bytes.get(best["engine"]))
+        yield (*_row(network, best), _smallest(of_it, fp32_bytes))
 
 
 def _merit(candidate: dict[str, Any]) -> tuple[bool, float, bool]:
     return candidate["verdict"] == "PASS", candidate["speedup"] or 0.0, candidate["accuracy"] is not None
 
 
-def _row(network: str, candidate: dict[str, Any], fp32_bytes: int | None) -> tuple[str, ...]:
+def _smallest(candidates: Iterable[dict[str, Any]], fp32_bytes: Mapping[str, int]) -> str:
+    """Of the files that pass, the size of the smallest beside the fp32 file of its own engine."""
+    passed = [one for one in candidates if one["verdict"] == "PASS" and one["engine"] in fp32_bytes]
+    if not passed:
+        return "-"
+    least = min(passed, key=lambda one: one["size_bytes"])
+    return f"{least['size_bytes'] / fp32_bytes[least['engine']]:.3f} of fp32 ({least['engine']})"
+
+
+def _row(network: str, candidate: dict[str, Any]) -> tuple[str, ...]:
     accuracy, size_bytes, speedup = (candidate[key] for key in ("accuracy", "size_bytes", "speedup"))
     return (
         network,
@@ -85,7 +94,6 @@ def _row(network: str, candidate: dict[str, Any], fp32_bytes: int | None) -> tup
         f"{accuracy['value']:.4f}" if accuracy else "-",
         f"{accuracy['drop_upper']:+.4f}" if accuracy else "-",
         f"{size_bytes / 1e6:.2f}" if size_bytes else "-",
-        f"{size_bytes / fp32_bytes:.2f}" if size_bytes and fp32_bytes else "-",
         f"{speedup:.2f}x" if speedup else "-",
         candidate["engine"],
         ", ".join(f"{count} {name}" for name, count in candidate["executed_precision"].items()) or "not told",
@@ -101,7 +109,7 @@ def main() -> None:
             lines += [line(row) for row in rows(network, target)]
             machines.append(machine(target["hardware"]))
     measured = f"Measured on {'; '.join(dict.fromkeys(machines))}, batch 1, against eager fp32 PyTorch."
-    ratio = "The size ratio is that to the same engine's fp32 file."
+    ratio = "The smallest file is told beside the fp32 file of the same engine."
     without = "" if COMPUTES_IN_FP16 else " This CPU does not compute in float16: fp16 is left out."
     lines += ["", f"{measured} {ratio}{without}", ""]
     write(README, "variants", "benchmarks/variants.py", "\n".join(lines))

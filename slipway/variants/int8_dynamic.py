@@ -138,7 +138,10 @@ def quantize_onnx_dynamic(source: Path, out: Path) -> tuple[str, ...]:
             quantize_dynamic(model, out, list(ONNX_TYPES), per_channel=True, weight_type=QuantType.QInt8)
     except Exception as error:
         raise RejectedError(f"int8-dynamic: ONNX Runtime cannot quantize the model: {first_line(error)}") from error
-    counts = Counter(node.op_type for node in onnx.load(out).graph.node)
+    quantized = onnx.load(out)
+    del quantized.graph.value_info[:]  # the quantizer inferred them for itself; runtimes infer their own
+    onnx.save(quantized, out)
+    counts = Counter(node.op_type for node in quantized.graph.node)
     notes = tuple(f"{counts[kind]} {layer} in int8" for kind, layer in QUANTIZED_TYPES.items() if counts[kind])
     if not notes:
         out.unlink()
