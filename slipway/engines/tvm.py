@@ -6,9 +6,9 @@ import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from slipway.engines import tvm_library
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
@@ -16,7 +16,9 @@ from slipway.engines.checks import installed, with_compiler
 from slipway.engines.profiling import TRACED_CALLS, WARM_UP_CALLS, batch_of, mean_layers, write_trace
 from slipway.engines.torch_archive import load_program, require_program
 from slipway.engines.tvm_compile import compile_fused, compiler_command, fuse, import_program, layers, link, specialize
+from slipway.engines.tvm_schedule import TILES
 from slipway.engines.tvm_session import TvmSession
+from slipway.engines.tvm_tuning import Tuned, TuningLog, log_path, tune
 from slipway.errors import UnsupportedError
 from slipway.records import Form, Layer, Option, Profile
 
@@ -39,12 +41,20 @@ Word = Annotated[str, Field(pattern=r"\S")]  # an empty one is none
 class TvmSettings(Settings):
     """For another CPU than this host's: its LLVM triple, its LLVM name, and the command that links libraries for it.
 
-    ``target: aarch64-linux-gnu, cpu: cortex-a76, linker: aarch64-linux-gnu-gcc``, for example.
+    ``target: aarch64-linux-gnu, cpu: cortex-a76, linker: aarch64-linux-gnu-gcc``, for example. ``trials`` is how many
+    schedules are timed of each kernel of the first batch size, on this host's own CPU; 0 tunes nothing.
     """
 
     target: Word | None = None
     cpu: Word | None = None
     linker: Word | None = None
+    trials: Annotated[int, Field(ge=0, le=len(TILES))] = 0
+
+    @model_validator(mode="after")
+    def _timed_where_it_runs(self) -> Self:
+        if self.trials and self.target:
+            raise ValueError("trials are timed on this host, and target is another; build on it, or leave trials out")
+        return self
 
 
 class TvmEngine:
@@ -87,7 +97,8 @@ class TvmEngine:
         module, batches = specialize(imported, options.batch[:1])
         fused, channels_last = fuse(module, target)
         kernels = layers(fused)
-        library = link(NAME, compile_fused(fused, target), settings.linker)
+        tuned = _tuned(fused, target, settings.trials)
+        library = link(NAME, compile_fused(fused, target, tuned), settings.linker)
         machine = (settings.target or platform.machine()).partition("-")[0]
         label = tvm_library.Label(
             version=tvm.__version__,
@@ -102,6 +113,9 @@ class TvmEngine:
         told: dict[str, Option] = {"tvm": tvm.__version__, "machine": machine, "channels_last": channels_last}
         if "mcpu" in target.attrs:
             told["cpu"] = str(target.attrs["mcpu"])
+        if settings.trials:
+            told |= {"trials": settings.trials, "kernels": tuned.kernels, "tuned_kernels": len(tuned.tiles)}
+            told["tuning_sha256"] = tuned.sha256
         return told | ({"first_batch": min(batches)} if batches else {})
 
     def load(self, path: Path, options: RunOptions) -> TvmSession:
@@ -132,6 +146,15 @@ class TvmEngine:
         ]
         executed = mean_layers(timed)
         return Profile(tool=TOOL, layers=executed, calls=calls, batch=batch_of(arrays), threads=options.threads)
+
+
+def _tuned(module: tvm.IRModule, target: tvm.target.Target, trials: int) -> Tuned:
+    import tvm
+
+    if not trials:
+        return Tuned()
+    log = TuningLog.read(log_path(tvm.__version__, str(target.attrs["mcpu"])))
+    return tune(module, target, trials, log)
 
 
 def _event(kernel: Layer, start_ns: int, end_ns: int) -> dict[str, Any]:

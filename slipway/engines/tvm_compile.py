@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.decisions.precision import OF_ACTIVATIONS
 from slipway.engines.profiling import is_precision, precision_of
 from slipway.engines.tvm_schedule import multiplies, schedule
+from slipway.engines.tvm_tuning import Tuned
 from slipway.errors import UnsupportedError
 from slipway.records import Layer
 
@@ -129,13 +130,13 @@ def _channels_last(module: tvm.IRModule) -> tuple[tvm.IRModule, bool]:
         return module, False
 
 
-def compile_fused(module: tvm.IRModule, target: tvm.target.Target) -> tvm.runtime.Executable:
+def compile_fused(module: tvm.IRModule, target: tvm.target.Target, tuned: Tuned) -> tvm.runtime.Executable:
     """Machine code of the fused kernels and the code of the virtual machine that calls them."""
     import tvm
     from tvm.relax.backend.cpu_generic.pipeline import dataflow_lower_passes, finalize_passes
 
     with target:
-        module = schedule(module, target)
+        module = schedule(module, target, tuned.tile)
         module = tvm.transform.Sequential([*dataflow_lower_passes(target), *finalize_passes(target)])(module)
         return tvm.compile(module, target=target, relax_pipeline=None)
 

@@ -7,7 +7,8 @@ as in PyTorch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,26 +20,57 @@ if TYPE_CHECKING:
 # takes from a heap of its own.
 TILE_FLOATS = 240
 VECTORS_IN_A_ROW = 2
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How many sums a kernel that multiplies keeps in registers, and how many vectors of them lie in a row."""
+
+    floats: int = TILE_FLOATS
+    vectors: int = VECTORS_IN_A_ROW
+
+
+# The usual one first, which was the quickest most often; tuning tries the others in this order.
+TILES = tuple(Tile(floats, vectors) for floats in (240, 128, 64, 32) for vectors in (2, 1, 4))
 SPATIAL, REDUCTION = 0, 2  # kinds of loop, as tirx.IterVar numbers them
 SCHEDULED = "tirx.is_scheduled"
 
 
-def schedule(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
+def schedule(
+    module: tvm.IRModule, target: tvm.target.Target, tile_of: Callable[[tvm.tirx.PrimFunc], Tile]
+) -> tvm.IRModule:
     """``module`` with a schedule for every kernel that has none yet; a kernel that none fits keeps its plain loops."""
     from tvm.s_tir.schedule import ScheduleError
-    from tvm.target.codegen import llvm_get_vector_width
     from tvm.tirx import PrimFunc
 
-    lanes = max(int(llvm_get_vector_width(target)) // 32, 4)
     for variable, function in module.functions_items():
         if not isinstance(function, PrimFunc) or (function.attrs and SCHEDULED in function.attrs):
             continue
         try:
-            scheduled = _scheduled(function, lanes)
+            module[variable] = scheduled(function, target, tile_of(function))
         except ScheduleError:
             continue
-        module[variable] = scheduled.with_attr(SCHEDULED, True)
     return module
+
+
+def scheduled(function: tvm.tirx.PrimFunc, target: tvm.target.Target, tile: Tile) -> tvm.tirx.PrimFunc:
+    """One kernel with its schedule.
+
+    Raises:
+        ScheduleError: (TVM's) it has loops that this schedule does not fit.
+    """
+    from tvm.target.codegen import llvm_get_vector_width
+
+    lanes = max(int(llvm_get_vector_width(target)) // 32, 4)
+    return _scheduled(function, lanes, tile).with_attr(SCHEDULED, True)
+
+
+def multiplies_once(function: tvm.tirx.PrimFunc) -> bool:
+    """Whether exactly one block of a kernel adds up products: the ones whose tile can be chosen."""
+    from tvm.s_tir import Schedule
+
+    plan = Schedule(function)
+    return sum(multiplies(plan.get(block)) for block in _blocks(plan)) == 1
 
 
 def multiplies(block: tvm.tirx.SBlock) -> bool:
@@ -51,7 +83,7 @@ def multiplies(block: tvm.tirx.SBlock) -> bool:
     return isinstance(block.body.value.b, Mul) and len(operands) > 1
 
 
-def _scheduled(function: tvm.tirx.PrimFunc, lanes: int) -> tvm.tirx.PrimFunc:
+def _scheduled(function: tvm.tirx.PrimFunc, lanes: int, tile: Tile) -> tvm.tirx.PrimFunc:
     from tvm.s_tir import Schedule
 
     plan = Schedule(function)
@@ -65,7 +97,7 @@ def _scheduled(function: tvm.tirx.PrimFunc, lanes: int) -> tvm.tirx.PrimFunc:
         if len(after) <= 1 and _fits_a_tile(plan, product):
             for block in before:
                 _spread(plan, block, lanes)
-            _tile(plan, product, after[0] if after else None, lanes)
+            _tile(plan, product, after[0] if after else None, lanes, tile)
             return plan.mod["main"]
     for block in blocks:
         _spread(plan, block, lanes)
@@ -85,15 +117,15 @@ def _inline(plan: Schedule, products: set[str]) -> None:
                 continue
 
 
-def _tile(plan: Schedule, product: SBlockRV, epilogue: SBlockRV | None, lanes: int) -> None:
+def _tile(plan: Schedule, product: SBlockRV, epilogue: SBlockRV | None, lanes: int, tile: Tile) -> None:
     """Sum a tile of rows x vectors over all reductions, then write it out through ``epilogue``."""
     spatial, reduction = _loops(plan, product)
-    vectors, vector = plan.split(spatial[-1], [None, _vector(_extent(plan, spatial[-1]), lanes)])
+    vectors, vector = plan.split(spatial[-1], [None, _vector(_extent(plan, spatial[-1]), lanes, tile.vectors)])
     rows = _last_row(plan, spatial)
     outer, inner = [*spatial[:1], vectors, *spatial[1:-1]] if len(spatial) > 1 else [vectors], [vector]
     if rows is not None:
         place = next(i for i, loop in enumerate(outer) if loop.same_as(rows))
-        most = max(TILE_FLOATS // _extent(plan, vector), 1)
+        most = max(tile.floats // _extent(plan, vector), 1)
         outer[place], row = plan.split(rows, [None, _divisor(_extent(plan, rows), most)])
         inner = [row, vector]
     plan.reorder(*outer, *reduction, *inner)
@@ -165,11 +197,11 @@ def _extent(plan: Schedule, loop: LoopRV) -> int:
     return int(getattr(extent, "value", 0))
 
 
-def _vector(extent: int, lanes: int) -> int:
-    for size in (VECTORS_IN_A_ROW * lanes, lanes):
+def _vector(extent: int, lanes: int, most: int = VECTORS_IN_A_ROW) -> int:
+    for size in (count * lanes for count in (4, 2, 1) if count <= most):
         if extent % size == 0:
             return size
-    return _divisor(extent, VECTORS_IN_A_ROW * lanes)
+    return _divisor(extent, most * lanes)
 
 
 def _divisor(number: int, most: int) -> int:
