@@ -6,7 +6,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel
 
 import slipway
 from slipway.config import AccuracyParams
+from slipway.engines.checks import compiler_command
 from slipway.errors import InfrastructureError
 from slipway.measure.metrics import source_of
 from slipway.wiring import host_hardware
@@ -103,7 +103,7 @@ def _version(distribution: str) -> str | None:
 
 def _compiler() -> str | None:
     """What the C++ compiler calls itself and its version; None without one."""
-    command = [*shlex.split(os.environ.get("CXX") or "g++"), "--version"]
+    command = [*shlex.split(compiler_command("g++")), "--version"]
     try:
         told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):

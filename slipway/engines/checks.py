@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,11 @@ def installed(engine: str, distribution: str, extra: str | None) -> Availability
         reason = f"{distribution} is not installed"
         return Availability(engine=engine, available=False, version=None, reason=reason, extra=extra)
     return Availability(engine=engine, available=True, version=version, reason=None, extra=extra)
+
+
+def compiler_command(*names: str) -> str:
+    """The C++ compiler's command: CXX unless it is blank, else the first of ``names`` on the PATH, or of all."""
+    return os.environ.get("CXX", "").strip() or next(filter(shutil.which, names), names[0])
 
 
 def with_compiler(found: Availability, command: str, program: str, does: str) -> Availability:

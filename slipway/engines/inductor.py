@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
-from slipway.engines.checks import installed, with_compiler
+from slipway.engines.checks import compiler_command, installed, with_compiler
 from slipway.engines.inductor_package import Label, read_label, unpacked
 from slipway.engines.inductor_profile import profile_session
 from slipway.engines.inductor_session import InductorSession
@@ -60,7 +60,7 @@ class InductorEngine:
 
     def availability(self) -> Availability:
         """Whether PyTorch is installed, and the C++ compiler that it builds with."""
-        compiler = compiler_command()
+        compiler = compiler_command("g++")
         return with_compiler(installed(NAME, "torch", None), compiler, compiler, "compiles")
 
     def build(self, source: Path, out: Path, options: BuildOptions) -> dict[str, Option]:
@@ -111,11 +111,6 @@ class InductorEngine:
             return profile_session(session, session.label, arrays, calls, options.threads, trace)
 
 
-def compiler_command() -> str:
-    """The C++ compiler that Inductor is told to use."""
-    return os.environ.get("CXX", "").strip() or "g++"
-
-
 def _require_cpu(label: Label) -> None:
     import torch
 
@@ -159,7 +154,7 @@ def _compile(source: Path, out: Path, options: BuildOptions, alone: tuple[int, .
 
 def _environment(folder: Path) -> dict[str, str]:
     """The child's: all temporary files in ``folder``, and a compiler that puts no path of this host into its output."""
-    compiler = compiler_command()
+    compiler = compiler_command("g++")
     wrapper = folder / "bin" / Path(compiler).name
     wrapper.parent.mkdir()
     spec = importlib.util.find_spec("torch")

@@ -12,10 +12,10 @@ from pydantic import Field, model_validator
 
 from slipway.engines import tvm_library
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
-from slipway.engines.checks import installed, with_compiler
+from slipway.engines.checks import compiler_command, installed, with_compiler
 from slipway.engines.profiling import TRACED_CALLS, WARM_UP_CALLS, batch_of, mean_layers, write_trace
 from slipway.engines.torch_archive import load_program, require_program
-from slipway.engines.tvm_compile import compile_fused, compiler_command, fuse, import_program, layers, link, specialize
+from slipway.engines.tvm_compile import LINKERS, compile_fused, fuse, import_program, layers, link, specialize
 from slipway.engines.tvm_schedule import TILES
 from slipway.engines.tvm_session import TvmSession
 from slipway.engines.tvm_tuning import Tuned, TuningLog, log_path, tune
@@ -73,7 +73,7 @@ class TvmEngine:
 
     def availability(self) -> Availability:
         """Whether TVM is installed, and a compiler that links."""
-        compiler = compiler_command()
+        compiler = compiler_command(*LINKERS)
         return with_compiler(installed(NAME, "apache-tvm", NAME), compiler, compiler.split()[0], "links")
 
     def build(self, source: Path, out: Path, options: BuildOptions) -> dict[str, Option]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import tempfile
 import warnings
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.decisions.precision import OF_ACTIVATIONS
+from slipway.engines.checks import compiler_command
 from slipway.engines.profiling import is_precision, precision_of
 from slipway.engines.tvm_schedule import multiplies, schedule
 from slipway.engines.tvm_tuning import Tuned
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     import tvm
 
 LIBRARY = "model.so"
+LINKERS = ("g++", "gcc", "clang")
 MAIN = "main"
 # Channels last, so that vectors are filled with channels, of which there are more than pixels in deep layers.
 LAYOUTS = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
@@ -209,7 +209,7 @@ def link(engine: str, executable: tvm.runtime.Executable, linker: str | None) ->
     """The executable as one shared library, whose bytes depend on nothing else."""
 
     def linked(output: str, objects: Sequence[str], **_: Any) -> None:
-        program, *given = (linker or compiler_command()).split()
+        program, *given = (linker or compiler_command(*LINKERS)).split()
         no_id = "--build-id=none" if program.endswith("ld") else "-Wl,--build-id=none"
         # Without symbols and debug sections, which name temporary files.
         command = [program, *given, "-shared", "-s", no_id, "-o", output, *objects]
@@ -222,9 +222,3 @@ def link(engine: str, executable: tvm.runtime.Executable, linker: str | None) ->
         out = Path(folder) / LIBRARY
         executable.export_library(str(out), fcompile=linked, workspace_dir=folder)
         return out.read_bytes()
-
-
-def compiler_command() -> str:
-    """The C++ compiler that links a library for this host."""
-    found = (name for name in ("g++", "gcc", "clang") if shutil.which(name))
-    return os.environ.get("CXX", "").strip() or next(found, "g++")

@@ -1,7 +1,7 @@
 """Tuning for TVM: of each kernel that multiplies, a few tiles are compiled and timed on this CPU, and the best is kept.
 
-The tiles are those of our own schedule: the MetaSchedule of TVM 0.27 ends with a segmentation fault on x86 as soon as it
-is given its own default rules.
+The tiles are those of our own schedule: the MetaSchedule of TVM 0.27 ends with a segmentation fault on x86 as soon as
+it is given its own default rules.
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ def _shapes(function: tvm.tirx.PrimFunc) -> list[tuple[tuple[int, ...], str]]:
     found = []
     for parameter in function.params:
         buffer: Any = parameter
-        sizes = [getattr(size, "value", None) for size in getattr(buffer, "shape", ())]
-        if not sizes or None in sizes:
+        sizes = [int(getattr(size, "value", -1)) for size in getattr(buffer, "shape", ())]
+        if not sizes or -1 in sizes:
             return []
-        found.append((tuple(int(size) for size in sizes), str(buffer.dtype)))
+        found.append((tuple(sizes), str(buffer.dtype)))
     return found
 
 

@@ -19,7 +19,7 @@ from torch.utils import _pytree
 
 from slipway.engines import check_settings, engine
 from slipway.engines.base import BuildOptions, RunOptions
-from slipway.engines.inductor import compiler_command
+from slipway.engines.checks import compiler_command
 from slipway.engines.inductor_package import Kernel, Label, kernels_of, read_label, unpacked
 from slipway.engines.inductor_profile import _layers
 from slipway.engines.inductor_session import InductorSession
@@ -63,7 +63,7 @@ def test_without_a_compiler_it_is_unavailable_and_says_how_to_get_one(monkeypatc
 
 def test_a_blank_compiler_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", " ")
-    assert compiler_command() == "g++"
+    assert compiler_command("g++") == "g++"
 
 
 def test_a_model_registered_as_torchscript_is_refused_with_the_reason(tmp_path: Path) -> None:

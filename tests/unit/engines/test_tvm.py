@@ -13,8 +13,8 @@ import torch
 
 from slipway.engines import check_settings, tvm_library
 from slipway.engines.base import BuildOptions, RunOptions
+from slipway.engines.checks import compiler_command
 from slipway.engines.tvm import TvmEngine, TvmSettings, _target
-from slipway.engines.tvm_compile import compiler_command
 from slipway.errors import BadInputError, UnsupportedError
 from slipway.records import Signature, TensorSpec
 
@@ -96,7 +96,7 @@ def test_its_settings_are_checked() -> None:
 
 def test_a_blank_compiler_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", " ")
-    assert compiler_command().strip()
+    assert compiler_command("g++", "clang").strip()
     assert TvmEngine().availability().engine == "tvm"
 
 
