@@ -132,14 +132,27 @@ class TargetParams(Section):
 
 
 class CanaryParams(Section):
-    """The rollout's steps, error rate and margins."""
+    """The rollout's steps in percent, error rate, margins and times.
+
+    A challenger may be so much worse than the champion: ``latency_margin`` as a share of its p95, ``accuracy_margin``
+    and ``error_margin`` as shares of all requests. A step takes at least ``step_requests`` answers of the challenger.
+    The rollout is given up as inconclusive after ``max_requests`` of the challenger or ``max_minutes``. A label that
+    has not come after ``label_minutes`` is missing. For ``bake_minutes`` after the promotion it can still be rolled
+    back by what is seen. If the controller is silent for ``dead_man_seconds``, all traffic goes back to the champion.
+    """
 
     steps: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = (1, 5, 25, 50)
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     latency_margin: Share = 0.10
     accuracy_margin: Share = 0.01
+    error_margin: Share = 0.005
     max_requests: Positive = 20_000
     shadow: bool = True
+    step_requests: Positive = 200
+    max_minutes: Annotated[float, Field(gt=0)] = 1440
+    label_minutes: Annotated[float, Field(gt=0)] = 60
+    bake_minutes: Annotated[float, Field(ge=0)] = 30
+    dead_man_seconds: Annotated[float, Field(gt=0)] = 30
 
 
 class ApprovalParams(Section):

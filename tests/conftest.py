@@ -31,7 +31,10 @@ os.environ.update(
     }
 )
 # What would lead a test to the person's own stores.
-for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE"):
+for name in (
+    *("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE"),
+    "SLIPWAY_ROLLOUTS_URL",
+):
     os.environ.pop(name, None)
 # OpenVINO knows no variable for it, only its own file of consent; 0 declines.
 _CONSENT = Path(_HOME.name, "intel", "openvino_telemetry")
@@ -42,7 +45,7 @@ _CONSENT.write_text("0", encoding="utf-8")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In CI a test may be skipped only for a reason that matches one of these.
-EXPECTED_SKIPS = (r"no NVIDIA GPU",)
+EXPECTED_SKIPS = (r"no NVIDIA GPU", r"no Chromium", r"the description cannot be had")
 
 
 def pytest_unconfigure() -> None:

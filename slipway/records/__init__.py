@@ -1,6 +1,7 @@
 """The records that steps hand on: frozen, serialisable, named by digests and never by bare paths."""
 
 from slipway.records.base import Artifact, Decision, Failure, Form, Option, Record, Verdict
+from slipway.records.inputs import InputSummaries, InputSummary
 from slipway.records.measured import (
     Accuracy,
     ClassAccuracy,
@@ -19,6 +20,7 @@ from slipway.records.measured import (
     Validated,
 )
 from slipway.records.release import Evidence, Recorded, Release, ReleaseResult, TargetOutcome
+from slipway.records.rollout import Contender, Phase, Reading, Rollout
 from slipway.records.source import (
     Built,
     CandidateSpec,
@@ -38,6 +40,7 @@ __all__ = [
     "Built",
     "CandidateSpec",
     "ClassAccuracy",
+    "Contender",
     "DataSource",
     "Decision",
     "Evidence",
@@ -46,20 +49,25 @@ __all__ = [
     "Form",
     "Hardware",
     "HostLoad",
+    "InputSummaries",
+    "InputSummary",
     "Interval",
     "Latency",
     "Layer",
     "ModelSource",
     "Option",
     "Parity",
+    "Phase",
     "Predictions",
     "Profile",
+    "Reading",
     "Rebuild",
     "Record",
     "Recorded",
     "Release",
     "ReleaseResult",
     "Restored",
+    "Rollout",
     "Scenario",
     "Signature",
     "TargetOutcome",

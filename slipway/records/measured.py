@@ -13,7 +13,8 @@ from slipway.records.source import Parity
 class Predictions(Record):
     """Outputs and targets over a whole data set, kept so that candidates compare without running again.
 
-    ``probe`` holds some random examples with their inputs, on which a hopeless candidate is found early.
+    ``probe`` holds some random examples with their inputs, on which a hopeless candidate is found early. ``example``
+    holds a few with their inputs, which are kept with every engine; ``no_example`` tells why there are none.
     """
 
     artifact: Artifact
@@ -21,6 +22,8 @@ class Predictions(Record):
     value: float
     n: int
     probe: Artifact | None = None
+    example: Artifact | None = None
+    no_example: str | None = None
 
 
 class ClassAccuracy(Record):
@@ -87,7 +90,8 @@ class Rebuild(Record):
 class Validated(Record):
     """Accuracy and parity of one engine file on the whole test set; ``scores`` holds the metric example by example.
 
-    ``rebuilds`` tells the accuracy of every further build that gave other bytes.
+    ``rebuilds`` tells the accuracy of every further build that gave other bytes. ``example`` holds a few examples with
+    what the engine file answered to each alone.
     """
 
     accuracy: Accuracy
@@ -96,6 +100,8 @@ class Validated(Record):
     predictions: Artifact
     scores: Artifact | None = None
     rebuilds: tuple[Rebuild, ...] = ()
+    example: Artifact | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Latency(Record):

@@ -17,9 +17,15 @@ def ask(
     data_md5: str | None = "m0",
     tag: str | None = None,
     override: bool = False,
+    stale: tuple[str, ...] | None = None,
 ) -> Decision:
     return may_promote(
-        about or evidence("a"), registered_digest=digest, current_data_md5=data_md5, decision_tag=tag, override=override
+        about or evidence("a"),
+        registered_digest=digest,
+        current_data_md5=data_md5,
+        decision_tag=tag,
+        override=override,
+        stale=stale,
     )
 
 
@@ -86,3 +92,11 @@ def test_an_earlier_refusal_stands_unless_overridden(tag: str) -> None:
 
 def test_an_earlier_approval_is_no_objection() -> None:
     assert ask(tag="approved").verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("override", [False, True])
+def test_an_engine_that_is_stale_where_it_would_serve_is_refused(override: bool) -> None:
+    decision = ask(stale=("driver 570, here 580",), override=override)
+    assert decision == verdict(Verdict.FAIL, "host: the engine is stale: driver 570, here 580; release the model again")
+    assert ask(stale=()).verdict is Verdict.PASS
+    assert "host: the host that would serve it is not known here" in ask(stale=None).reasons
