@@ -62,7 +62,7 @@ def _answer(order: Order, shop: Workshop, shared: SharedObjects) -> Answer:
     revision = code_revision(shop.root)
     context = order.context.model_copy(update={"hardware": host_hardware(), "code_revision": revision})
     files = [one.file.artifact for one in order.supplied if isinstance(one.file, VariantFile)]
-    shared.fetch(shop.objects, [context.model.program, *files])
+    shared.fetch(shop.objects, [*context.artifacts, *files])
     supplies = {(one.variant, one.form): Supply(one.file) for one in order.supplied}
     lanes = start_target(order.params, order.target, shop.objects, context, supplies, order.budget)
     follow([lanes], context)

@@ -129,7 +129,7 @@ def _build(
     wanted = wanted_forms(candidates(order.params, order.target))
     supplied = tuple(Supplied(variant=v, form=form, file=supplies[v, form].wait()) for v, form in wanted)
     files = [one.file.artifact for one in supplied if isinstance(one.file, VariantFile)]
-    shared.share(shop.objects, [order.context.model.program, *files])
+    shared.share(shop.objects, [*order.context.artifacts, *files])
     full = order.model_copy(update={"supplied": supplied})
     answer = worker_pool.build_on_worker(pool, full, shared, stop, worker_pool.PATIENCE)
     return _received(order, answer, shop, shared)

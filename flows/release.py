@@ -16,11 +16,13 @@ from slipway.errors import BadInputError
 from slipway.records import ReleaseResult
 from slipway.reports.summary import markdown
 from slipway.steps.budget import Budget
+from slipway.steps.inputs import input_data
 from slipway.steps.judge import Context, release_of
 from slipway.stores.registry import ModelVersionRef
 from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, training_data, workshop
 from tasks.data import check_data
 from tasks.fetch import fetch
+from tasks.inputs import summarize_inputs
 from tasks.promote import promote
 from tasks.register import register
 from tasks.report import report
@@ -79,4 +81,5 @@ def _prepare(params: Params, shop: Workshop, version: ModelVersionRef) -> Contex
         training=data.training,
         code_revision=code_revision(shop.root),
         hardware=host_hardware(),
+        inputs=summarize_inputs(shop.objects, source.signature, input_data(data)),
     )

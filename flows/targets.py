@@ -81,6 +81,6 @@ def conclude_target(params: Params, shop: Workshop, context: Context, lanes: Lan
 
 
 def named_in(outcome: TargetOutcome) -> list[Artifact]:
-    """The files that an outcome names beside its engines: traces and scores."""
+    """The files that an outcome names beside its engines: what is kept beside its evidence, and a trace."""
     attached = [artifact for evidence in outcome.candidates for artifact in evidence.attachments]
     return [*attached, outcome.reference_trace] if outcome.reference_trace else attached

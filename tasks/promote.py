@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from slipway.records import Decision
+from slipway.records import Decision, Hardware
 from slipway.steps import promote as steps
 from slipway.stores.registry import Registry
 from tasks.policy import RETRIED, TOLD
@@ -21,9 +21,17 @@ def promote(registry: Registry, name: str, version: str, data_md5: str, approval
 
 @task(name="decide", task_run_name="{word} {name} version {version}", cache_policy=NO_CACHE, **RETRIED, **TOLD)
 def decide(
-    registry: Registry, name: str, version: str, word: str, person: str, reason: str, data_md5: str | None
+    registry: Registry,
+    name: str,
+    version: str,
+    word: str,
+    person: str,
+    reason: str,
+    data_md5: str | None,
+    host: Hardware | None = None,
 ) -> Decision:
-    """A person's word on a version: ``approve`` or ``reject``."""
-    if word == "approve":
-        return steps.approve(registry, name, version, data_md5, person, reason)
+    """A person's word on a version: ``approve``, ``consent`` or ``reject``; ``host`` would serve it, if known."""
+    if word in {"approve", "consent"}:
+        allow = steps.approve if word == "approve" else steps.consent
+        return allow(registry, name, version, data_md5, person, reason, host)
     return steps.reject(registry, name, version, person, reason)

@@ -20,6 +20,7 @@ from slipway.engines import engine
 from slipway.errors import BadInputError, UnsupportedError
 from slipway.examples import Example, example_of
 from slipway.records import (
+    Artifact,
     Built,
     CandidateSpec,
     DataSource,
@@ -44,6 +45,7 @@ from slipway.steps.convert import convert, open_source
 from slipway.steps.data import CheckedData, check_data
 from slipway.steps.export import export
 from slipway.steps.fetch import fetch
+from slipway.steps.inputs import InputData, input_data, summarize_inputs
 from slipway.steps.judge import Context, conclude, judge, release_of
 from slipway.steps.outcomes import definite, failure
 from slipway.steps.quantize import quantize
@@ -113,6 +115,7 @@ def verify_command(
     )
     _finish(shop, checked, "verify")
     bundles.save(OUT / "verify" / "test", checked.test, shop.objects)
+    bundles.save(OUT / "verify" / "inputs", input_data(checked), shop.objects)
     for variant in described.variants:
         kind = variant_kind(variant)
         read = CheckedData(
@@ -121,6 +124,15 @@ def verify_command(
             training=checked.training if kind.needs_training else None,
         )
         bundles.save(OUT / "verify" / variant, read, shop.objects)
+
+
+@app.command("summarize")
+def summarize_command() -> None:
+    """Summarize the model's inputs, to tell later whether requests look like them."""
+    shop = workshop()
+    read = bundles.load(OUT / "verify" / "inputs", InputData, shop.objects)
+    _unchanged(read.data)
+    _finish(shop, summarize_inputs(shop.objects, _load_source(shop).signature, read), "summarize")
 
 
 @app.command("export")
@@ -216,6 +228,7 @@ def choose_command(params: ParamsOption = DEFAULT_PARAMS) -> None:
         training=data.training,
         code_revision=code_revision(shop.root),
         hardware=bundles.load(OUT / "hardware", Hardware, shop.objects),
+        inputs=bundles.load(OUT / "summarize", Artifact, shop.objects),
     )
     outcomes = [_conclude(described, shop, context, name) for name in described.targets]
     _finish(shop, release_of(context, described.accuracy.metric, outcomes), "choose")

@@ -15,12 +15,14 @@ def may_promote(
     current_data_md5: str | None,
     decision_tag: str | None,
     override: bool = False,
+    stale: tuple[str, ...] | None = None,
 ) -> Decision:
-    """PASS when the evidence passed, every gate in it too, and file, data and earlier decisions do not object.
+    """PASS when the evidence passed, every gate in it too, and file, data, host and earlier decisions do not object.
 
     ``registered_digest`` is the sha256 of the file that the registry would serve, ``current_data_md5`` the test data's
-    today (None: unknown here, not checked), ``decision_tag`` what was decided on this file before. ``override``
-    sets aside such an earlier decision, and nothing else.
+    today and ``stale`` why the engine is stale where it would serve (None of either: unknown here, not checked),
+    ``decision_tag`` what was decided on this file before. ``override`` sets aside such an earlier decision, and nothing
+    else.
     """
     return combine(
         {
@@ -28,6 +30,7 @@ def may_promote(
             "gates": combine(evidence.gates),
             "file": _same_file(evidence.digest, registered_digest),
             "data": _same_data(evidence.data_md5, current_data_md5),
+            "host": _fresh(stale),
             "earlier decision": _earlier_decision(decision_tag, override),
         }
     )
@@ -50,6 +53,14 @@ def _same_data(measured: str, current: str | None) -> Decision:
     if measured == current:
         return _passed(f"the data is still md5 {current}")
     return _failed(f"the data is now md5 {current}, the evidence is about {measured}; release the model again")
+
+
+def _fresh(stale: tuple[str, ...] | None) -> Decision:
+    if stale is None:
+        return _passed("the host that would serve it is not known here")
+    if not stale:
+        return _passed("the engine was built and measured on a host as this one is today")
+    return _failed(f"the engine is stale: {'; '.join(stale)}; release the model again")
 
 
 def _earlier_decision(tag: str | None, override: bool) -> Decision:

@@ -36,7 +36,7 @@ from slipway.records import (
 
 
 class Context(Record):
-    """What every piece of evidence of a release is bound to."""
+    """What every piece of evidence of a release is bound to; ``inputs`` summarizes the model's inputs in its data."""
 
     model: ModelSource
     data: DataSource
@@ -44,6 +44,12 @@ class Context(Record):
     code_revision: str
     hardware: Hardware
     training: DataSource | None = None
+    inputs: Artifact | None = None
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The objects that are named here."""
+        return (self.model.program, *([self.inputs] if self.inputs else []))
 
 
 def judge(
@@ -82,13 +88,13 @@ def judge(
         timing=_to_serve(done_timing.timing, params.targets[spec.target].slo) if done_timing else None,
         gates=gates,
         decision=combine(gates),
-        notes=(*(done_build.notes if done_build else ()), *_rebuilds_told(done_validation, done_timing)),
+        notes=_notes(done_build, done_validation, done_timing),
         rebuilds=_rebuilds(done_validation, done_timing),
         restored=done_build.restored if done_build else (),
         signature=context.model.signature,
         profile=done_timing.profile if done_timing else None,
         reference_profile=reference_profile if done_timing else None,
-        attachments=_attachments(done_validation, done_timing),
+        attachments=_attachments(context, done_build, done_validation, done_timing),
     )
 
 
@@ -125,6 +131,11 @@ def _rebuilds(validated: Validated | None, timed: Timed | None) -> tuple[Rebuild
     return measured.rebuilds if measured else ()
 
 
+def _notes(built: Built | None, validated: Validated | None, timed: Timed | None) -> tuple[str, ...]:
+    own = (note for done in (built, validated) if done for note in done.notes)
+    return (*own, *_rebuilds_told(validated, timed))
+
+
 def _rebuilds_told(validated: Validated | None, timed: Timed | None) -> tuple[str, ...]:
     return rebuilds_told(validated.accuracy if validated else None, _rebuilds(validated, timed))
 
@@ -133,10 +144,16 @@ def _session_options(timed: Timed | None) -> dict[str, bool | int | float | str]
     return {"threads": timed.timing.latency.threads} if timed else {}
 
 
-def _attachments(validated: Validated | None, timed: Timed | None) -> tuple[Artifact, ...]:
-    """What is kept beside the evidence: the scores example by example, and the trace of the runtime's profiler."""
-    found = (validated.scores if validated else None, timed.trace if timed else None)
-    return tuple(artifact for artifact in found if artifact is not None)
+def _attachments(
+    context: Context, built: Built | None, validated: Validated | None, timed: Timed | None
+) -> tuple[Artifact, ...]:
+    """What is kept beside the evidence: the scores example by example, and the trace of the runtime's profiler.
+
+    For whoever serves the engine: a few examples with its answers, and what the model's inputs look like.
+    """
+    measured = (validated.scores if validated else None, timed.trace if timed else None)
+    to_serve = (validated.example if validated else None, context.inputs if built else None)
+    return tuple(artifact for artifact in (*measured, *to_serve) if artifact is not None)
 
 
 def conclude(

@@ -40,7 +40,7 @@ def register(
 
 
 def _attachments(objects: ObjectStore, folder: Path, evidences: Iterable[Evidence]) -> Mapping[str, list[Path]]:
-    """What is kept beside each candidate's evidence: traces, scores, and its profile as a table."""
+    """What is kept beside each candidate's evidence: what it names, and its profile as a table."""
     attached = {}
     for evidence in evidences:
         key = evidence_sha256(evidence)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.errors import BadInputError, TamperedError
-from slipway.records import Evidence, Release, Signature
-from slipway.stores import mlflow_models, mlflow_releases
+from slipway.records import Evidence, Release, Rollout, Signature
+from slipway.stores import mlflow_models, mlflow_releases, mlflow_rollouts
 from slipway.stores.mlflow_connection import Connection, at_border
 from slipway.stores.mlmodel import load_mlmodel
 from slipway.stores.objects import digest_of
@@ -152,6 +152,13 @@ class MlflowRegistry:
         return path
 
     @at_border
+    def companions(self, name: str, version: str, into: Path) -> dict[str, Path]:
+        """See ``Registry.companions``."""
+        evidence = self.version(name, version).evidence
+        run_id = str(self._version(name, version).run_id)
+        return mlflow_releases.companions(self._connection, run_id, evidence, into)
+
+    @at_border
     def aliases(self, name: str) -> dict[str, str]:
         """See ``Registry.aliases``."""
         return mlflow_models.aliases_of(self._connection, name)
@@ -195,11 +202,17 @@ class MlflowRegistry:
     @at_border
     def reject(self, name: str, version: str, approver: str, reason: str) -> None:
         """See ``Registry.reject``."""
-        self._version(name, version)
-        for key, value in decision_tags("rejected", approver, reason).items():
-            self.tag(name, version, key, value)
-        if self.aliases(name).get(CHALLENGER) == version:
-            self._connection.client.delete_registered_model_alias(name, CHALLENGER)
+        self._refuse(name, version, decision_tags("rejected", approver, reason))
+
+    @at_border
+    def withdraw(self, name: str, version: str, approver: str, reason: str) -> None:
+        """See ``Registry.withdraw``."""
+        self._refuse(name, version, decision_tags("rolled back", approver, reason))
+
+    @at_border
+    def record_rollout(self, rollout: Rollout, files: Sequence[Path]) -> str:
+        """See ``Registry.record_rollout``."""
+        return mlflow_rollouts.record_rollout(self._connection, rollout, files)
 
     @at_border
     def rollback(self, name: str) -> RegisteredEngine:
@@ -214,6 +227,13 @@ class MlflowRegistry:
         self._alias(name, CHAMPION, previous)
         self._connection.client.delete_registered_model_alias(name, PREVIOUS)
         return self.version(name, previous)
+
+    def _refuse(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        self._version(name, version)
+        for key, value in tags.items():
+            self.tag(name, version, key, value)
+        if self.aliases(name).get(CHALLENGER) == version:
+            self._connection.client.delete_registered_model_alias(name, CHALLENGER)
 
     def _alias(self, name: str, alias: str, version: str) -> None:
         self._connection.client.set_registered_model_alias(name, alias, version)

@@ -104,6 +104,34 @@ def find(connection: Connection, digest_prefix: str, target: str | None) -> Evid
     return read_record(connection, f"{runs[0].info.artifact_uri}/evidence.json", Evidence)
 
 
+def companions(connection: Connection, run_id: str, evidence: Evidence, into: Path) -> dict[str, Path]:
+    """See ``Registry.companions``; ``run_id`` is the candidate's run."""
+    into.mkdir(parents=True, exist_ok=True)
+    location = connection.client.get_run(run_id).info.artifact_uri
+    stored = {file.path for file in connection.client.list_artifacts(run_id)}
+    wanted = [artifact for artifact in evidence.attachments if artifact.name in stored]
+    found = {artifact.name: connection.download(f"{location}/{artifact.name}", into) for artifact in wanted}
+    check_companions(found, evidence)
+    return found
+
+
+def check_companions(files: Mapping[str, Path], evidence: Evidence) -> None:
+    """Hold copies of what is kept beside ``evidence``, by name, against the digests that it names.
+
+    Raises:
+        TamperedError: a file's bytes differ; none of the files is left to be used.
+    """
+    for artifact in evidence.attachments:
+        path = files.get(artifact.name)
+        if path is not None and digest_of(path) != artifact.digest:
+            for copy in files.values():
+                copy.unlink(missing_ok=True)
+            raise TamperedError(
+                f"{artifact.name}, kept beside the evidence on {(evidence.digest or '')[:12]}, should hash to "
+                f"{artifact.digest[:12]} and does not; do not use it; release the model again"
+            )
+
+
 def _not_one(digest_prefix: str, target: str | None, found: str, several: bool) -> str:
     where = f" on target {target}" if target is not None else ""
     advice = "give more digits" if several else "see `slipway candidates`"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.errors import BadInputError
-from slipway.records import Evidence, Record, Release, Signature
+from slipway.records import Evidence, Record, Release, Rollout, Signature
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,8 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 EVIDENCE_TAG = "slipway.evidence_sha256"
 DIGEST_TAG = "slipway.digest"
 DECISION_TAG = "slipway.decision"
+APPROVER_TAG, REASON_TAG = "slipway.approver", "slipway.reason"
+ROLLOUT_RUN_TAG = "slipway.rollout_run"
 
 Attachments: TypeAlias = Mapping[str, Sequence[Path]]
 
@@ -132,6 +134,16 @@ class Registry(Protocol):
         """
         ...
 
+    def companions(self, name: str, version: str, into: Path) -> dict[str, Path]:
+        """Copy the files kept beside the version's evidence into ``into``; return them by file name.
+
+        They are those that the evidence names with their digests; one that is no longer stored is left out.
+
+        Raises:
+            TamperedError: a file's bytes differ from the digest that the evidence names.
+        """
+        ...
+
     def aliases(self, name: str) -> dict[str, str]:
         """Version by alias.
 
@@ -168,6 +180,17 @@ class Registry(Protocol):
 
     def reject(self, name: str, version: str, approver: str, reason: str) -> None:
         """Tag the version as rejected, and let it be challenger no more; repeating it is harmless."""
+        ...
+
+    def withdraw(self, name: str, version: str, approver: str, reason: str) -> None:
+        """Tag the version as rolled back, and let it be challenger no more; repeating it is harmless."""
+        ...
+
+    def record_rollout(self, rollout: Rollout, files: Sequence[Path]) -> str:
+        """Keep the ``files`` about an ended rollout in a run that the challenger's version links to; return its id.
+
+        The same rollout recorded again takes the run that it has.
+        """
         ...
 
     def rollback(self, name: str) -> RegisteredEngine:
@@ -226,7 +249,7 @@ def version_tags(evidence: Evidence) -> dict[str, str]:
 
 def decision_tags(decision: str, approver: str | None, reason: str | None) -> dict[str, str]:
     """The tags that tell who decided what about a version, and why."""
-    tags = {DECISION_TAG: decision, "slipway.approver": approver, "slipway.reason": reason}
+    tags = {DECISION_TAG: decision, APPROVER_TAG: approver, REASON_TAG: reason}
     return {key: value for key, value in tags.items() if value is not None}
 
 

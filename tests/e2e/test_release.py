@@ -3,10 +3,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from slipway.engines import engine
+from slipway.engines.base import RunOptions
 from slipway.errors import BadInputError
-from slipway.records import Verdict
+from slipway.measure.example import load_example
+from slipway.records import InputSummaries, Verdict
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.objects import digest_of
 from slipway.wiring import workshop
@@ -42,6 +46,24 @@ def test_the_best_engine_becomes_champion_with_its_evidence(released: Released, 
     assert champion.evidence.spec.engine == "onnxruntime"
     assert set(champion.evidence.gates) >= {"accuracy", "timing"}
     assert set(runs(registry).values()) == {"FINISHED"}
+
+
+def test_what_serving_needs_lies_beside_the_champion(released: Released, tmp_path: Path) -> None:
+    """A few examples with this very engine's answers, and what its inputs look like; here in the test data."""
+    registry = workshop(released.root).registry
+    evidence = registry.version(ENGINE, "1").evidence
+
+    companions = registry.companions(ENGINE, "1", tmp_path / "beside")
+
+    example = load_example(companions["example.npz"])
+    path = registry.engine_path(ENGINE, "1", tmp_path / "engine")
+    with engine(evidence.spec.engine).load(path, RunOptions(threads=1)) as session:
+        answers = [session.infer({"x": one[np.newaxis]})["logits"] for one in example.inputs["x"]]
+    np.testing.assert_array_equal(np.concatenate(answers), example.outputs["logits"])
+    assert len(set(example.target.tolist())) == 5
+    inputs = InputSummaries.model_validate_json(companions["inputs.json"].read_text())
+    assert (inputs.source, inputs.md5) == ("test", evidence.data_md5)
+    assert [(one.name, one.examples) for one in inputs.inputs] == [("x", 200)]
 
 
 def test_a_second_release_reuses_everything_and_changes_nothing(slipway: Slipway, registry: MlflowRegistry) -> None:

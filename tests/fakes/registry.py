@@ -14,15 +14,16 @@ import numpy.typing as npt
 import yaml
 
 from slipway.errors import BadInputError
-from slipway.records import Evidence, Release, Signature, TensorSpec
+from slipway.records import Evidence, Release, Rollout, Signature, TensorSpec
 from slipway.stores.mlflow_models import check_example, weights_sha256
-from slipway.stores.mlflow_releases import check_engine_files
+from slipway.stores.mlflow_releases import check_companions, check_engine_files
 from slipway.stores.registry import (
     CHALLENGER,
     CHAMPION,
     DECISION_TAG,
     DIGEST_TAG,
     PREVIOUS,
+    ROLLOUT_RUN_TAG,
     Attachments,
     ModelVersionRef,
     RecordedRelease,
@@ -66,7 +67,8 @@ class FakeRegistry:
         self.releases: dict[str, Release] = {}
         self.engines: dict[str, Files] = {}
         self.report_files: dict[str, list[str]] = {}
-        self.attached: dict[str, list[str]] = {}
+        self.rollouts: dict[str, Files] = {}
+        self.attached: dict[str, Files] = {}
 
     def check(self) -> None:
         """Memory can always be reached."""
@@ -114,7 +116,9 @@ class FakeRegistry:
             check_engine_files(release, engine_paths)
             self.releases[key] = release
             self.report_files[key] = [file.name for file in files]
-            self.attached |= {sha256: [file.name for file in attached] for sha256, attached in attachments.items()}
+            self.attached |= {
+                sha256: {file.name: file.read_bytes() for file in attached} for sha256, attached in attachments.items()
+            }
             self.engines |= {digest: _files(path) for digest, path in engine_paths.items()}
         found = [one for outcome in release.targets for one in outcome.candidates if one.digest is not None]
         return RecordedRelease(run_id=key, model_ids={evidence_sha256(one): f"m-{one.digest}" for one in found})
@@ -146,6 +150,17 @@ class FakeRegistry:
     def engine_path(self, name: str, version: str, into: Path) -> Path:
         """See ``Registry.engine_path``."""
         return _write(self._version(name, version).files, into / "engine")
+
+    def companions(self, name: str, version: str, into: Path) -> dict[str, Path]:
+        """See ``Registry.companions``."""
+        evidence = self.version(name, version).evidence
+        kept = self.attached.get(evidence_sha256(evidence), {})
+        into.mkdir(parents=True, exist_ok=True)
+        found = {artifact.name: into / artifact.name for artifact in evidence.attachments if artifact.name in kept}
+        for file_name, path in found.items():
+            path.write_bytes(kept[file_name])
+        check_companions(found, evidence)
+        return found
 
     def aliases(self, name: str) -> dict[str, str]:
         """See ``Registry.aliases``."""
@@ -183,10 +198,17 @@ class FakeRegistry:
 
     def reject(self, name: str, version: str, approver: str, reason: str) -> None:
         """See ``Registry.reject``."""
-        self._version(name, version).tags.update(decision_tags("rejected", approver, reason))
-        aliases = self._model(name).aliases
-        if aliases.get(CHALLENGER) == version:
-            del aliases[CHALLENGER]
+        self._refuse(name, version, decision_tags("rejected", approver, reason))
+
+    def withdraw(self, name: str, version: str, approver: str, reason: str) -> None:
+        """See ``Registry.withdraw``."""
+        self._refuse(name, version, decision_tags("rolled back", approver, reason))
+
+    def record_rollout(self, rollout: Rollout, files: Sequence[Path]) -> str:
+        """See ``Registry.record_rollout``."""
+        self.tag(rollout.name, rollout.challenger.version, ROLLOUT_RUN_TAG, rollout.rollout_id)
+        self.rollouts[rollout.rollout_id] = {file.name: file.read_bytes() for file in files}
+        return rollout.rollout_id
 
     def rollback(self, name: str) -> RegisteredEngine:
         """See ``Registry.rollback``."""
@@ -218,6 +240,12 @@ class FakeRegistry:
         versions = self.models.setdefault(name, RegisteredModel()).versions
         versions.append(version)
         return self.resolve(f"models:/{name}/{len(versions)}")
+
+    def _refuse(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        self._version(name, version).tags.update(tags)
+        aliases = self._model(name).aliases
+        if aliases.get(CHALLENGER) == version:
+            del aliases[CHALLENGER]
 
     def _file(self, name: str, version: str) -> str | None:
         return self._version(name, version).tags.get(DIGEST_TAG)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slipway.errors import BadInputError, TamperedError
-from slipway.records import CandidateSpec, Decision, Evidence, Verdict
+from slipway.records import Artifact, CandidateSpec, Contender, Decision, Evidence, Phase, Rollout, Verdict
 from slipway.stores.mlmodel import read_mlmodel
 from slipway.stores.objects import digest_of
 from slipway.stores.registry import RecordedRelease, Registry, evidence_sha256
@@ -229,6 +229,63 @@ def test_an_engine_directory_comes_back_with_the_same_digest(registry: Registry,
     assert digest_of(path) == found.digest
 
 
+def _with_companions(
+    registry: Registry, directory: Path, name: str, named: dict[str, str], kept: dict[str, str]
+) -> tuple[str, str]:
+    """A registered version whose evidence names files with the contents ``named``, and beside which are ``kept``."""
+    digest, path = _engine(directory, name)
+    attachments = []
+    for file_name, content in named.items():
+        described = directory / "named" / file_name
+        described.parent.mkdir(exist_ok=True)
+        described.write_text(content)
+        attachments.append(Artifact(digest=digest_of(described), name=file_name, size_bytes=len(content)))
+    found = evidence(digest, attachments=tuple(attachments))
+    files = []
+    for file_name, content in kept.items():
+        files.append(directory / "kept" / file_name)
+        files[-1].parent.mkdir(exist_ok=True)
+        files[-1].write_text(content)
+    recorded = registry.record_release(release(found, model=name), {digest: path}, [], {evidence_sha256(found): files})
+    return f"{name}.x86", registry.register(f"{name}.x86", recorded, found)
+
+
+def test_what_is_kept_beside_the_evidence_comes_back_by_file_name(
+    registry: Registry, name: str, tmp_path: Path
+) -> None:
+    named = {"example.npz": f"example of {name}", "trace.json": "{}"}
+    model, version = _with_companions(registry, tmp_path, name, named, named | {"profile.csv": "no evidence names it"})
+
+    found = registry.companions(model, version, tmp_path / "out")
+
+    assert {file_name: path.read_text() for file_name, path in found.items()} == named
+    assert all(path.parent == tmp_path / "out" for path in found.values())
+
+
+def test_a_companion_that_is_no_longer_stored_is_left_out(registry: Registry, name: str, tmp_path: Path) -> None:
+    named = {"example.npz": "example", "trace.json": "{}"}
+    model, version = _with_companions(registry, tmp_path, name, named, {"trace.json": "{}"})
+
+    assert set(registry.companions(model, version, tmp_path / "out")) == {"trace.json"}
+
+
+def test_a_changed_companion_is_never_handed_out(registry: Registry, name: str, tmp_path: Path) -> None:
+    named = {"example.npz": "example", "trace.json": "{}"}
+    model, version = _with_companions(registry, tmp_path, name, named, named | {"example.npz": "exemple"})
+
+    with pytest.raises(TamperedError, match=r"example\.npz, .* do not use it"):
+        registry.companions(model, version, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_version_without_companions_has_none(registry: Registry, name: str, tmp_path: Path) -> None:
+    (version,) = _registered(registry, tmp_path, name, "one")
+
+    assert registry.companions(f"{name}.x86", version, tmp_path / "out") == {}
+    with pytest.raises(BadInputError):
+        registry.companions(f"{name}.x86", "9", tmp_path / "out")
+
+
 def test_promotion_keeps_the_old_champion_as_previous(registry: Registry, name: str, tmp_path: Path) -> None:
     _registered(registry, tmp_path, name, "one", "two")
     model = f"{name}.x86"
@@ -346,3 +403,50 @@ def test_source_models_are_no_engines(registry: Registry, name: str) -> None:
 
 def test_a_reachable_store_passes_the_check(registry: Registry) -> None:
     registry.check()
+
+
+def test_a_withdrawn_version_is_challenger_no_more_and_keeps_why(registry: Registry, name: str, tmp_path: Path) -> None:
+    _registered(registry, tmp_path, name, "one", "two")
+    model = f"{name}.x86"
+    registry.promote(model, "1", None, None)
+    registry.set_challenger(model, "2")
+
+    for _ in range(2):  # repeating it is harmless
+        registry.withdraw(model, "2", "the canary", "p95 12 ms exceeds 10 ms")
+
+    assert registry.aliases(model) == {"champion": "1"}
+    tags = registry.version(model, "2").tags
+    assert [tags[f"slipway.{key}"] for key in ("decision", "approver", "reason")] == [
+        "rolled back",
+        "the canary",
+        "p95 12 ms exceeds 10 ms",
+    ]
+    assert registry.earlier_decision(model, registry.version(model, "2").digest) == "rolled back"
+    with pytest.raises(BadInputError):
+        registry.withdraw(model, "9", "ada", "no")
+
+
+def test_a_rollout_is_recorded_once_and_its_version_names_the_run(
+    registry: Registry, name: str, tmp_path: Path
+) -> None:
+    _registered(registry, tmp_path, name, "one", "two")
+    model = f"{name}.x86"
+    first, second = (registry.version(model, version) for version in ("1", "2"))
+    rollout = Rollout(
+        rollout_id=f"rollout of {name}",
+        name=model,
+        champion=Contender(version="1", digest=first.digest),
+        challenger=Contender(version="2", digest=second.digest),
+        policy_json="{}",
+        phase=Phase.PROMOTED,
+        started_s=1.0,
+        phase_since_s=2.0,
+    )
+    course = tmp_path / "rollout.jsonl"
+    course.write_text("{}\n")
+
+    run = registry.record_rollout(rollout, [course])
+
+    assert registry.record_rollout(rollout, [course]) == run
+    assert registry.version(model, "2").tags["slipway.rollout_run"] == run
+    assert registry.candidates(name, None), "it is no release"

@@ -81,6 +81,7 @@ def test_other_calibration_data_touch_only_what_was_calibrated(checkout: Checkou
 
     assert ran == {
         *ALWAYS,
+        "summarize",
         *(f"quantize@int8-static-{form}" for form in ("program", "torchscript", "onnx")),
         *(f"{step}@x86-{engine}-int8-static" for step in ("build", "validate") for engine in ENGINES),
         "benchmark@x86",

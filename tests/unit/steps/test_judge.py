@@ -220,6 +220,27 @@ def test_what_int8_qat_learnt_from_is_told_and_how_int8_mixed_was_made() -> None
     assert (judged().training_md5, release_of(context(), "top1", []).training_md5) == (None, None)
 
 
+def test_what_serving_needs_is_kept_beside_the_evidence_of_every_engine_file() -> None:
+    example, inputs = artifact("6", "example.npz"), artifact("5", "inputs.json")
+    bound = context().model_copy(update={"inputs": inputs})
+    validated = VALIDATED.model_copy(update={"example": example})
+
+    def names(built: Built | Failure, done: Validated | Failure) -> list[str]:
+        found = judge(bound, SPEC, PARAMS, built, done, failed("benchmark"))
+        return [one.name for one in found.attachments]
+
+    assert names(BUILT, validated) == ["scores.npz", "example.npz", "inputs.json"]
+    assert names(BUILT, failed("validate")) == ["inputs.json"]
+    assert names(failed("build"), failed("build")) == []
+
+
+def test_why_there_is_no_example_is_told() -> None:
+    reason = "no example is kept: one takes 5.0 MB, more than 4"
+    evidence = judged(validated=VALIDATED.model_copy(update={"notes": (reason,)}))
+
+    assert evidence.notes == (*BUILT.notes, reason)
+
+
 def test_what_further_builds_showed_is_kept_and_told() -> None:
     """With the latency, where it was measured; the notes of the build come first."""
     other = Rebuild(digest="d" * 64, size_bytes=1, accuracy=0.5)

@@ -6,9 +6,9 @@ import pytest
 
 from slipway.errors import BadInputError, RejectedError
 from slipway.records import Decision, Verdict
-from slipway.steps.promote import approve, await_approval, promote, reject
+from slipway.steps.promote import approve, await_approval, challenge, consent, promote, reject
 from slipway.stores.registry import RegisteredEngine
-from tests.fakes.evidence import DATA_MD5
+from tests.fakes.evidence import DATA_MD5, HARDWARE
 from tests.fakes.registry import FakeRegistry
 from tests.unit.steps.registered import register_engine
 
@@ -181,3 +181,53 @@ def test_the_champion_does_not_wait_for_approval(registry: FakeRegistry) -> None
 def test_a_version_that_is_not_there_is_bad_input(registry: FakeRegistry) -> None:
     with pytest.raises(BadInputError, match="has no version 9"):
         promote(registry, NAME, "9", DATA_MD5)
+
+
+def test_an_engine_that_is_stale_where_it_would_serve_is_approved_by_nobody(registry: FakeRegistry) -> None:
+    promote(registry, NAME, "1", DATA_MD5, HARDWARE)
+    moved = HARDWARE.model_copy(update={"cpu": "another"})
+
+    for decision in (
+        promote(registry, NAME, "2", DATA_MD5, moved),
+        approve(registry, NAME, "2", DATA_MD5, "ada", "I want it", moved),
+        consent(registry, NAME, "2", DATA_MD5, "ada", "I want it", moved),
+        challenge(registry, NAME, "2", DATA_MD5, moved),
+    ):
+        assert decision.verdict is Verdict.FAIL
+        assert decision.reasons[0].startswith("host: the engine is stale: built on cpu (x86_64), this host is another")
+    assert registry.aliases(NAME) == {"champion": "1"}
+
+
+def test_a_promotion_that_was_cut_short_is_finished_by_the_next(registry: FakeRegistry) -> None:
+    promote(registry, NAME, "1", DATA_MD5)
+    registry.promote(NAME, "2", "ada", "yes")
+    registry.set_challenger(NAME, "2")
+
+    assert approve(registry, NAME, "2", DATA_MD5, "grace", "again").verdict is Verdict.PASS
+    assert registry.aliases(NAME) == {"champion": "2", "previous": "1"}
+    assert registry.version(NAME, "2").tags["slipway.approver"] == "ada"
+
+
+def test_a_challenger_is_one_only_if_it_could_be_promoted(registry: FakeRegistry) -> None:
+    promote(registry, NAME, "1", DATA_MD5)
+
+    assert challenge(registry, NAME, "2", "e" * 32 + ".dir").verdict is Verdict.FAIL
+    assert registry.aliases(NAME) == {"champion": "1"}
+    for _ in range(2):
+        assert challenge(registry, NAME, "2", DATA_MD5).reasons == ("digits.x86 version 2 is the challenger",)
+    assert registry.aliases(NAME) == {"champion": "1", "challenger": "2"}
+    assert challenge(registry, NAME, "1", DATA_MD5).reasons == ("digits.x86 version 1 is the champion already",)
+
+
+def test_a_consent_is_kept_and_moves_nothing(registry: FakeRegistry) -> None:
+    promote(registry, NAME, "1", DATA_MD5)
+    challenge(registry, NAME, "2", DATA_MD5)
+
+    for _ in range(2):
+        assert consent(registry, NAME, "2", DATA_MD5, "ada", "looks fine").verdict is Verdict.PASS
+
+    assert registry.aliases(NAME) == {"champion": "1", "challenger": "2"}
+    assert registry.version(NAME, "2").tags["slipway.decision"] == "approved"
+    assert promote(registry, NAME, "2", DATA_MD5).verdict is Verdict.PASS
+    tags = registry.version(NAME, "2").tags
+    assert [tags[f"slipway.{key}"] for key in ("decision", "approver", "reason")] == ["promoted", "ada", "looks fine"]

@@ -63,7 +63,9 @@ def test_profile_and_attachments_are_kept_beside_the_evidence(objects: ObjectSto
 
     register(registry, objects, release_of(found), (engine,), ())
 
-    assert registry.attached == {evidence_sha256(found): ["trace.json", "profile.csv"]}
+    attached = registry.attached[evidence_sha256(found)]
+    assert list(attached) == ["trace.json", "profile.csv"]
+    assert attached["trace.json"] == b"bytes of trace.json"
 
 
 def test_a_candidate_whose_file_is_not_given_is_refused(objects: ObjectStore) -> None:

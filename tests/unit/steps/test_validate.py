@@ -215,6 +215,48 @@ def many(material: Material, tmp_path: Path) -> DataSource:
     return write_data(tmp_path / "many", inputs, answers(material.module, inputs).argmax(1))
 
 
+def asked_alone(built: Built, material: Material, inputs: np.ndarray) -> np.ndarray:
+    with OnnxRuntimeEngine().load(material.objects.path(built.artifact), RunOptions()) as session:
+        return np.concatenate([session.infer({"image": one[np.newaxis]})["logits"] for one in inputs])
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8-dynamic"])
+def test_a_few_examples_are_kept_with_what_this_engine_answers_to_each_alone(material: Material, variant: str) -> None:
+    """To the bit; the scales of int8-dynamic depend on what else is in a batch."""
+    built = material.built(variant, "onnxruntime", Form.ONNX)
+
+    done = validate(material.objects, built, material.data, material.predictions, ACCURACY, 1)
+
+    assert done.example is not None
+    assert done.notes == ()
+    arrays = read_arrays(material.objects.path(done.example))
+    assert list(arrays) == ["input:image", "output:logits", "target"]
+    assert len(arrays["target"]) == 8
+    places = [int(np.nonzero((images(EXAMPLES) == one).all((1, 2, 3)))[0][0]) for one in arrays["input:image"]]
+    _, labels = load_predictions(material.objects.path(material.predictions.artifact))
+    np.testing.assert_array_equal(arrays["target"], labels[places])
+    assert set(arrays["target"].tolist()) == set(labels.tolist()), "there are 7 classes"
+    np.testing.assert_array_equal(arrays["output:logits"], asked_alone(built, material, arrays["input:image"]))
+
+
+def test_the_same_engine_keeps_the_same_bytes(material: Material) -> None:
+    built = material.built("fp32", "onnxruntime", Form.ONNX)
+    reference = evaluate_reference(material.objects, material.reference, material.data, ACCURACY, 1)
+
+    assert reference.example == material.predictions.example
+    done = [validate(material.objects, built, material.data, reference, ACCURACY, 1) for _ in range(2)]
+    assert done[0].example == done[1].example != None  # noqa: E711 - not None either
+
+
+def test_examples_too_large_to_be_kept_are_told(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slipway.measure.example.MOST_BYTES_OF_ONE", 3000)
+    reference = evaluate_reference(material.objects, material.reference, material.data, ACCURACY, 1)
+    done = validate(material.objects, material.reference, material.data, reference, ACCURACY, 1)
+
+    assert (reference.example, done.example) == (None, None)
+    assert done.notes == (reference.no_example,) == ("no example is kept: one takes 0.0 MB, more than 0.003",)
+
+
 def test_a_hopeless_candidate_is_given_up_after_tens_of_examples(
     material: Material, many: DataSource, tmp_path: Path
 ) -> None:

@@ -100,6 +100,14 @@ def test_all_files_of_an_outcome_are_named() -> None:
     assert named_in(outcome.model_copy(update={"candidates": (first,)})) == [scores]
 
 
+def test_a_worker_is_given_all_that_the_release_is_bound_to() -> None:
+    inputs = artifact("7", "inputs.json")
+    bound = context()
+
+    assert bound.artifacts == (bound.model.program,)
+    assert bound.model_copy(update={"inputs": inputs}).artifacts == (bound.model.program, inputs)
+
+
 def test_the_project_is_where_the_run_is_or_where_the_worker_was_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

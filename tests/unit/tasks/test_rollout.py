@@ -1,0 +1,39 @@
+"""The flow around a canary, without Prefect's engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.logging import disable_run_logger
+
+import flows.rollout
+from slipway.config import Params
+from slipway.records import Phase, Rollout
+from tests.unit.rollout.rollouts import rollout
+
+PARAMS = Params.model_validate(
+    {"model": "models:/digits/1", "data": {"test": "data/test"}, "targets": {"x86": {"engines": ["torch"]}}}
+)
+
+
+def test_the_flow_runs_the_same_controller_and_gives_back_how_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.chdir(tmp_path)
+
+    def run_canary(shop: Any, params: Params, registered: str, version: str | None, report: Any, warn: Any) -> Rollout:
+        asked.append((shop.root, params, registered, version))
+        report(rollout())
+        warn("the store did not answer")
+        return rollout(phase=Phase.PROMOTED)
+
+    monkeypatch.setattr(flows.rollout, "run_canary", run_canary)
+
+    with disable_run_logger():
+        ended = flows.rollout.rollout.fn(PARAMS, "digits", "x86", "2")
+
+    assert ended.phase is Phase.PROMOTED
+    assert asked == [(tmp_path, PARAMS, "digits.x86", "2")]
