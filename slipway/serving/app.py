@@ -18,16 +18,19 @@ from starlette.routing import Route
 
 import slipway
 from slipway.errors import BadInputError, SlipwayError
+from slipway.serving import page
 from slipway.serving.access_log import AccessLog
-from slipway.serving.engine_queue import CLIENT_LEFT, Done, EngineQueue
+from slipway.serving.engine_queue import CLIENT_LEFT, Done
 from slipway.serving.inference_json import brief, metadata_of
-from slipway.serving.limits import MAX_DIGITS, Bodies, Limits, RefusedError, beside, read_body
+from slipway.serving.limits import MAX_DIGITS, Bodies, Limits, beside, read_body
 from slipway.serving.metrics import Metrics
 from slipway.serving.payload import InferRequest, read_infer_request, write_infer_response
+from slipway.serving.repository import Repository, Serving
 from slipway.serving.served import ServedModel
+from slipway.serving.tracing import Traces
 from slipway.serving.triton import configuration, statistics
 
-Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
+Answer: TypeAlias = Callable[[Request, Serving], Awaitable[Response]]
 
 HEAD_BYTES = "Inference-Header-Content-Length"
 REQUEST_ID = "X-Request-ID"
@@ -37,12 +40,24 @@ MAX_ID, MAX_REASON = 256, 2000  # characters
 
 
 class InferenceServer:
-    """One served model behind the protocol's routes."""
+    """Served models behind the protocol's routes: one, or a repository whose engines may change meanwhile.
 
-    def __init__(self, model: ServedModel, limits: Limits, log: AccessLog) -> None:
-        self._model, self._limits, self._log = model, limits, log
-        self._metrics = Metrics()
-        self._queue = EngineQueue(model, limits)
+    ``steward`` runs beside the answers from the server's start to its end.
+    """
+
+    def __init__(
+        self,
+        models: Repository | ServedModel,
+        limits: Limits,
+        log: AccessLog,
+        metrics: Metrics | None = None,
+        steward: Callable[[], Awaitable[None]] | None = None,
+        traces: Traces | None = None,
+    ) -> None:
+        self.repository = models if isinstance(models, Repository) else Repository(limits, [models])
+        self._limits, self._log, self._steward, self._traces = limits, log, steward, traces
+        self._metrics = metrics or Metrics()
+        self._metrics.watch_inputs(lambda: self.repository.models)
         self._bodies = Bodies(limits)
         self.drained = True
 
@@ -54,11 +69,12 @@ class InferenceServer:
             Route("/v2/health/ready", self._ready),
             Route("/v2/repository/index", self._index, methods=["POST"]),
             Route("/metrics", self._exposed),
-            Route("/v2/models/stats", self._stats),  # before the routes of a model, one of which it would match
+            *page.routes(lambda: self.repository.models),
+            Route("/v2/models/stats", self._all_stats),  # before the routes of a model, one of which it would match
         ]
         of_model: tuple[tuple[str, Answer, str], ...] = (
             ("", self._metadata, "GET"),
-            ("/ready", self._ready, "GET"),
+            ("/ready", self._model_ready, "GET"),
             ("/config", self._config, "GET"),
             ("/stats", self._stats, "GET"),
             ("/infer", self._infer, "POST"),
@@ -70,24 +86,25 @@ class InferenceServer:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        steward = None if self._steward is None else asyncio.ensure_future(self._steward())
         yield
-        self.drained = await self._queue.close()
+        if steward is not None:
+            steward.cancel()
+        self.drained = await self.repository.close()
         await asyncio.to_thread(self._log.close)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
 
-    def _for_model(self, answer: Answer) -> Answer:
-        """``answer``, if the request names the model that is served."""
+    def _for_model(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+        """``answer``, given the engine that answers for the model that the request names."""
 
-        async def checked(request: Request) -> Response:
-            name, version = request.path_params["name"], request.path_params.get("version", self._model.version)
-            if (name, version) != (self._model.name, self._model.version):
-                message = (
-                    f"model {name!r} version {version} is not served here; served: {self._model.name} "
-                    f"version {self._model.version}"
-                )
-                raise RefusedError(404, "unknown model", message)
-            return await answer(request)
+        async def found(request: Request) -> Response:
+            return await answer(request, self._found(request))
 
-        return checked
+        return found
+
+    def _found(self, request: Request) -> Serving:
+        return self.repository.find(request.path_params["name"], request.path_params.get("version"))
 
     async def _server(self, _: Request) -> Response:
         return _json({"name": "slipway", "version": slipway.__version__, "extensions": EXTENSIONS})
@@ -96,56 +113,75 @@ class InferenceServer:
         return Response()
 
     async def _ready(self, _: Request) -> Response:
-        return Response(status_code=503 if self._queue.closed else 200)
+        return Response(status_code=200 if self.repository.ready else 503)
+
+    async def _model_ready(self, _: Request, serving: Serving) -> Response:
+        return Response(status_code=503 if serving.queue.closed else 200)
 
     async def _index(self, _: Request) -> Response:
-        return _json([{"name": self._model.name, "version": self._model.version, "state": "READY", "reason": ""}])
+        return _json([place.told() for place in self.repository])
 
-    async def _metadata(self, _: Request) -> Response:
-        model = self._model
+    async def _metadata(self, _: Request, serving: Serving) -> Response:
+        model = serving.model
         ends = {"inputs": metadata_of(model.inputs), "outputs": metadata_of(model.outputs)}
         return _json(model.told() | ends)
 
-    async def _config(self, _: Request) -> Response:
-        return _json(configuration(self._model, self._limits.batch))
+    async def _config(self, _: Request, serving: Serving) -> Response:
+        return _json(configuration(serving.model, self._limits.batch))
 
-    async def _stats(self, _: Request) -> Response:
-        return _json({"model_stats": [statistics(self._model)]})
+    async def _stats(self, _: Request, serving: Serving) -> Response:
+        return _json({"model_stats": [statistics(serving.model)]})
+
+    async def _all_stats(self, _: Request) -> Response:
+        return _json({"model_stats": [statistics(model) for model in self.repository.models]})
 
     async def _exposed(self, _: Request) -> Response:
-        self._metrics.in_flight(self._model.name, self._queue.waiting)
+        self._metrics.in_flight({place.name: place.in_flight for place in self.repository})
         return Response(self._metrics.exposed(self._log.dropped), media_type=self._metrics.content_type)
 
-    async def _infer(self, request: Request) -> Response:
-        start, model = time.perf_counter_ns(), self._model
+    async def _infer(self, request: Request, serving: Serving) -> Response:
+        start, model = time.perf_counter_ns(), serving.model
         try:
             with self._bodies.held() as take:
-                asked, done, response = await self._answer(request, take)
+                model, asked, done, response = await self._answer(request, take)
         except ClientDisconnect:
-            self._failed(start, "client left")
+            self._failed(request, model, start, CLIENT_LEFT, "client left")
             return Response(status_code=CLIENT_LEFT)
         except SlipwayError as error:
-            self._failed(start, getattr(error, "cause", "bad request"))
+            self._failed(request, model, start, _status_of(error), getattr(error, "cause", "bad request"))
             raise
         except Exception:
-            self._failed(start, "engine")
+            self._failed(request, model, start, 500, "engine")
             raise
         took_ns = time.perf_counter_ns() - start
         model.statistics.answered(took_ns)
         self._metrics.answered(model, took_ns / 1e9, done.queued_ns / 1e9, done.examples)
         self._log.answered(model, _request_id(request, asked), took_ns, done.outputs)
+        if self._traces is not None:
+            self._traces.answered(request.headers, model, took_ns, done)
         return response
 
-    async def _answer(self, request: Request, take: Callable[[int], None]) -> tuple[InferRequest, Done, Response]:
+    async def _answer(
+        self, request: Request, take: Callable[[int], None]
+    ) -> tuple[ServedModel, InferRequest, Done, Response]:
         body = await read_body(request, self._limits, take)
-        asked = await beside(len(body), read_infer_request, body, _head_bytes(request))
-        done = await self._queue.infer(asked.arrays, request.is_disconnected)
+        head = _head_bytes(request)
+        asked = await beside(len(body) if head is None else head, read_infer_request, body, head)
+        # Only now: while the body came, another engine may have taken the place, and the former takes no more.
+        serving = self._found(request)
+        done = await serving.queue.infer(asked.arrays, request.is_disconnected)
+        if serving.model.watch is not None:
+            serving.model.watch.saw(asked.arrays)
         size = sum(array.nbytes for array in done.outputs.values()) + len(asked.request_id or "")
-        return asked, done, await beside(size, _answered, self._model, asked, done.outputs, request)
+        response = await beside(size, _answered, serving.model, asked, done.outputs, request)
+        return serving.model, asked, done, response
 
-    def _failed(self, start_ns: int, cause: str) -> None:
-        self._model.statistics.failed(time.perf_counter_ns() - start_ns)
-        self._metrics.failed(self._model.name, cause)
+    def _failed(self, request: Request, model: ServedModel, start_ns: int, status: int, cause: str) -> None:
+        took_ns = time.perf_counter_ns() - start_ns
+        model.statistics.failed(took_ns)
+        self._metrics.failed(model.name, cause)
+        if self._traces is not None:
+            self._traces.failed(request.headers, model, took_ns, status, cause)
 
 
 def _answered(model: ServedModel, asked: InferRequest, outputs: dict[str, Any], request: Request) -> Response:
@@ -191,10 +227,14 @@ async def _refused(_: Request, error: SlipwayError | HTTPException) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, HTTPException):
         return _json({"error": error.detail}, error.status_code, dict(error.headers or {}))
-    status = 400 if isinstance(error, BadInputError) else getattr(error, "status", 500)
     if (seconds := getattr(error, "retry_after_seconds", None)) is not None:
         headers["Retry-After"] = str(seconds)
-    return _json({"error": str(error)[:MAX_REASON]}, status, headers)
+    return _json({"error": str(error)[:MAX_REASON]}, _status_of(error), headers)
+
+
+def _status_of(error: SlipwayError) -> int:
+    found: int = 400 if isinstance(error, BadInputError) else getattr(error, "status", 500)
+    return found
 
 
 async def _broken(_: Request, error: Exception) -> Response:

@@ -9,7 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from slipway.errors import BadInputError
+from slipway.serving.batching import Asked, Call, Gatherer, batching_of
 from slipway.serving.inference_json import Array
+from slipway.serving.joint_call import NO_BATCH, Joining, joined, split
 from slipway.serving.limits import RETRY_AFTER_SECONDS, Limits, RefusedError
 from slipway.serving.served import ServedModel
 
@@ -19,26 +21,43 @@ CLIENT_LEFT = 499  # as nginx logs it; nobody is left to read it
 
 @dataclass(frozen=True)
 class Done:
-    """The outputs by name, how many examples there were, and how long they waited for the engine."""
+    """The outputs by name, how many examples there were, and how long they waited for the engine.
+
+    ``engine_ns`` is how long its call took, which answered ``batch`` examples in all.
+    """
 
     outputs: dict[str, Array]
     examples: int
     queued_ns: int
+    engine_ns: int
+    batch: int
 
 
 class EngineQueue:
-    """Lets an engine answer as many requests at once as it has streams, and leaves the event loop free meanwhile."""
+    """Lets an engine answer as many requests at once as it has streams, and leaves the event loop free meanwhile.
+
+    Where ``limits.batching`` asks for it and the engine bears it, one call answers several requests.
+    """
 
     def __init__(self, model: ServedModel, limits: Limits) -> None:
         self._model, self._limits = model, limits
         self._engine = ThreadPoolExecutor(max_workers=model.streams, thread_name_prefix="engine")
         self._held: set[Future[Done]] = set()
+        timing = model.evidence.timing if limits.batching == "auto" else None
+        batching = batching_of(limits.batching, timing)
+        self._gatherer = Gatherer(batching, self._send) if batching is not None else None
+        self._joining = Joining(model) if batching is not None else None
         self.closed = False
 
     @property
     def waiting(self) -> int:
         """The requests that the engine still has to answer, or is answering: also those that nobody waits for."""
         return len(self._held)
+
+    @property
+    def alone(self) -> str | None:
+        """Why each request has a call of its own although batching was asked for; None where they are joined."""
+        return self._joining.refusal if self._joining is not None else None
 
     async def infer(self, arrays: Mapping[str, Array], gone: Callable[[], Awaitable[bool]]) -> Done:
         """The engine's answer; ``gone`` tells whether the client has left.
@@ -52,16 +71,17 @@ class EngineQueue:
         if self.closed or self.waiting >= self._limits.waiting:
             message = "the server is closing" if self.closed else f"{self.waiting} requests wait already"
             raise RefusedError(503, "overload", f"{message}; try again later", RETRY_AFTER_SECONDS)
-        box = [arrays]
-        future = self._engine.submit(self._run, box, examples, time.perf_counter_ns())
-        self._held.add(future)
-        future.add_done_callback(self._held.discard)
+        asked: Asked[Done] = Asked(arrays, examples)
+        self._held.add(asked.answer)
+        asked.answer.add_done_callback(self._held.discard)
         try:
-            return await self._awaited(future, gone)
+            if self._gatherer is not None and self.alone is None and asked.joinable:
+                self._gatherer.add(asked)
+            else:
+                self._send(Call(asked))
+            return await self._awaited(asked.answer, gone)
         finally:
-            # The executor keeps what is cancelled until a thread comes by: not its arrays too.
-            if future.cancel():
-                box.clear()
+            asked.forget()  # what waits for a thread to come by keeps no arrays
 
     async def _awaited(self, future: Future[Done], gone: Callable[[], Awaitable[bool]]) -> Done:
         running = asyncio.wrap_future(future)
@@ -81,9 +101,13 @@ class EngineQueue:
     async def close(self) -> bool:
         """Take no more, answer what waits within the limit, and close the model if it is idle then; whether it was."""
         self.closed = True
+        if self._gatherer is not None:
+            self._gatherer.flush()
         deadline = time.monotonic() + self._limits.drain_seconds
         while self.waiting and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
+        for answer in list(self._held):
+            answer.cancel()
         self._engine.shutdown(wait=False, cancel_futures=True)
         idle = not self.waiting
         if idle:  # a runtime that lets go of its memory in the middle of a call takes the process with it
@@ -99,8 +123,50 @@ class EngineQueue:
             raise BadInputError(f"a batch of {examples} was sent; from 1 to {self._limits.batch} examples are taken")
         return examples
 
-    def _run(self, box: list[Mapping[str, Array]], examples: int, asked_ns: int) -> Done:
-        start, arrays = time.perf_counter_ns(), box.pop()
-        outputs = self._model.infer(arrays)
-        self._model.statistics.ran(examples, start - asked_ns, time.perf_counter_ns() - start)
-        return Done(outputs, examples, start - asked_ns)
+    def _send(self, call: Call[Done]) -> None:
+        self._engine.submit(self._run, call)
+
+    def _run(self, call: Call[Done]) -> None:
+        asked = self._gatherer.taken(call) if self._gatherer is not None else call.asked
+        begun = [one for one in asked if one.begin()]
+        joining, gatherer = self._joining, self._gatherer
+        if len(begun) < 2 or joining is None or gatherer is None or not joining.allowed(begun[0].arrays):
+            for one in begun:
+                self._by_itself(one)
+        elif not self._together(begun, joining):
+            answered = [self._by_itself(one) for one in begun]
+            if all(answered) and not gatherer.shrink(sum(one.examples for one in begun)):
+                joining.refuse("what it answers one by one it does not answer together")
+
+    def _together(self, begun: list[Asked[Done]], joining: Joining) -> bool:
+        """Answer them all in one call; False where that cannot be, and nobody was answered."""
+        sizes = [one.examples for one in begun]
+        start = time.perf_counter_ns()
+        try:
+            outputs = self._model.infer(joined([one.arrays for one in begun]))
+        except Exception:  # noqa: BLE001 - whoever asked for what it cannot take will be told so, and nobody else
+            return False
+        end = time.perf_counter_ns()
+        parts = split(outputs, sizes)
+        if parts is None:
+            joining.refuse(NO_BATCH)
+            return False
+        queued = [start - one.asked_ns for one in begun]
+        self._model.statistics.ran(sum(sizes), sum(queued) // len(queued), end - start)
+        for one, part, waited in zip(begun, parts, queued, strict=True):
+            one.answer.set_result(Done(part, one.examples, waited, end - start, sum(sizes)))
+        return True
+
+    def _by_itself(self, asked: Asked[Done]) -> bool:
+        """Answer it in a call of its own, if only with an error; False for an error."""
+        start = time.perf_counter_ns()
+        try:
+            outputs = self._model.infer(asked.arrays)
+        except BaseException as error:  # noqa: BLE001 - as a thread pool does, it is raised where the answer is awaited
+            asked.answer.set_exception(error)
+            del asked  # which would keep the error, and its traceback this frame
+            return False
+        end = time.perf_counter_ns()
+        self._model.statistics.ran(asked.examples, start - asked.asked_ns, end - start)
+        asked.answer.set_result(Done(outputs, asked.examples, start - asked.asked_ns, end - start, asked.examples))
+        return True

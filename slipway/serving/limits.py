@@ -12,6 +12,7 @@ from typing import TypeVar, TypeVarTuple
 from starlette.requests import Request
 
 from slipway.errors import SlipwayError
+from slipway.serving.batching import AskedBatching
 
 RETRY_AFTER_SECONDS = 1
 INLINE_BYTES = 64 * 2**10
@@ -25,7 +26,7 @@ _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on one request, and on how many may wait."""
+    """Bounds on one request and on its connection, on how many may wait, and on how many the engine answers at once."""
 
     body_bytes: int = 64 * 2**20
     body_seconds: float = 30.0
@@ -33,6 +34,9 @@ class Limits:
     waiting: int = 64
     request_seconds: float = 30.0
     drain_seconds: float = 20.0
+    header_seconds: float = 10.0
+    send_seconds: float = 30.0
+    batching: AskedBatching = None
 
     @property
     def bodies_bytes(self) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from slipway.serving.drift import DriftCollector
 from slipway.serving.served import ServedModel
 
 # Engines answer in fractions of a millisecond: the usual buckets, from 5 ms on, would tell nothing of them.
@@ -35,6 +37,14 @@ class Metrics:
         self._dropped = Counter(
             "slipway_access_log_dropped", "Lines of the access log that could not be written.", registry=own
         )
+        self._swaps = Counter(
+            "slipway_swaps", "Engines that were to take over, by outcome.", ("model", "outcome"), registry=own
+        )
+        self._reachable = Gauge("slipway_registry_up", "Whether the registry can be asked for aliases.", registry=own)
+        self._reachable.set(1)
+        self._restarts = Gauge(
+            "slipway_engine_process_restarts", "How often the answering process had to be started anew.", registry=own
+        )
         self._told_dropped = 0
         self._registry = own
 
@@ -49,9 +59,29 @@ class Metrics:
         """Count a request that was not answered."""
         self._errors.labels(name, cause).inc()
 
-    def in_flight(self, name: str, requests: int) -> None:
-        """Tell how many requests wait for the engine or are in it now."""
-        self._in_flight.labels(name).set(requests)
+    def in_flight(self, requests: Mapping[str, int]) -> None:
+        """Tell how many requests of each model wait for its engine or are in it now."""
+        self._in_flight.clear()
+        for name, count in requests.items():
+            self._in_flight.labels(name).set(count)
+
+    def watch_inputs(self, models: Callable[[], Iterable[ServedModel]]) -> None:
+        """Tell how far the inputs of these ``models`` have moved, whenever somebody asks."""
+        self._registry.register(
+            DriftCollector(lambda: ((one.name, one.version, one.watch) for one in models() if one.watch is not None))
+        )
+
+    def swapped(self, name: str, outcome: str) -> None:
+        """Count an engine that took another's place, or why one did not."""
+        self._swaps.labels(name, outcome).inc()
+
+    def registry(self, reachable: bool) -> None:
+        """Tell whether the registry can be asked."""
+        self._reachable.set(reachable)
+
+    def restarts(self, count: int) -> None:
+        """Tell how often the process was started anew."""
+        self._restarts.set(count)
 
     def exposed(self, log_dropped: int) -> bytes:
         """All of them in Prometheus' text format, with the lines that the access log had to drop so far."""

@@ -93,11 +93,11 @@ def write_infer_response(
     head: Mapping[str, Any], outputs: Mapping[str, Array], wanted: Mapping[str, bool]
 ) -> tuple[bytes, int | None]:
     """The body with the ``wanted`` outputs, and the length of its JSON if tensors follow it; ``head`` begins it."""
-    told, blobs = [], []
+    told, blobs = [], list[memoryview]()
     for name, binary in wanted.items():
         array = np.ascontiguousarray(outputs[name])
         if binary:
-            blobs.append(array.tobytes())
+            blobs.append(array.data)
             told.append(described(name, array) | {"parameters": {BINARY_SIZE: array.nbytes}})
         else:
             told.append(described(name, array) | {"data": array.ravel()})

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from slipway.decisions.staleness import require_fresh
 from slipway.engines import engine
 from slipway.engines.base import RunOptions, Session
 from slipway.engines.streams import load_streams
 from slipway.errors import TamperedError
-from slipway.records import Evidence, Hardware, TensorSpec
+from slipway.records import Evidence, TensorSpec
+from slipway.serving.drift import watch_of
 from slipway.serving.inference_json import Array
+from slipway.serving.local_engine import Origin
 from slipway.stores.objects import digest_of
-from slipway.stores.registry import Registry, version_with
 
 WARM_UP_CALLS = 3
+UNKNOWN = Origin()
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Statistics:
     fail: Counted = field(default_factory=Counted)
     queue: Counted = field(default_factory=Counted)
     infer: Counted = field(default_factory=Counted)
+    batches: dict[int, Counted] = field(default_factory=dict)
     examples: int = 0
     last_ms: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -58,6 +60,7 @@ class Statistics:
         with self._lock:
             self.queue.add(queued_ns)
             self.infer.add(infer_ns)
+            self.batches.setdefault(examples, Counted()).add(infer_ns)
             self.examples += examples
             self.last_ms = int(time.time() * 1000)
 
@@ -75,20 +78,23 @@ class Statistics:
 class ServedModel:
     """An engine file that was proven, opened with the threads and streams that were found best for it.
 
-    ``streams`` callers may ask it at once. ``cold`` tells why the first request finds it cold, or is None.
+    ``streams`` callers may ask it at once. ``cold`` tells why the first request finds it cold, or is None. ``opened``
+    is when, in seconds since 1970.
     """
 
-    def __init__(self, name: str, version: str, evidence: Evidence, path: Path) -> None:
+    def __init__(self, name: str, version: str, evidence: Evidence, path: Path, origin: Origin = UNKNOWN) -> None:
         """Open the engine file ``path``, and answer zeros where it can, so that the first request finds it warm.
 
         Raises:
             TamperedError: the file's sha256 is not the one in its evidence.
             UnsupportedError: its engine is not available here.
+            InfrastructureError: another version of Slipway wrote the summary of its inputs.
         """
         if digest_of(path) != evidence.digest:
             raise TamperedError(f"{path} is not the engine file of its evidence; register the model again")
-        self.name, self.version, self.evidence = name, version, evidence
+        self.name, self.version, self.evidence, self.origin = name, version, evidence, origin
         self.digest = str(evidence.digest)
+        self.watch = watch_of(origin.companions)
         self.opened = time.time()
         self.statistics = Statistics()
         options = run_options(evidence)
@@ -149,16 +155,3 @@ def run_options(evidence: Evidence) -> RunOptions:
     if best is not None and best.streams > 1:
         return RunOptions(threads=best.threads, streams=best.streams)
     return RunOptions(threads=int(evidence.options.get("threads", 1)))
-
-
-def open_registered(registry: Registry, name: str, alias: str, here: Hardware, folder: Path) -> ServedModel:
-    """The engine of the registered model ``name`` that bears ``alias``, its file copied into ``folder``, and opened.
-
-    Raises:
-        BadInputError: no version bears the alias, or its engine is stale on the host ``here``.
-        TamperedError: the engine file's bytes differ from the evidence's digest.
-        UnsupportedError: its engine is not available here.
-    """
-    found = registry.version(name, version_with(registry, name, alias))
-    require_fresh(found.evidence, here)
-    return ServedModel(name, found.version, found.evidence, registry.engine_path(name, found.version, folder))

@@ -1,4 +1,4 @@
-"""The process that serves one engine over HTTP."""
+"""HTTP on a socket: where it listens, and what it lets a connection do."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import socket
 import uvicorn
 
 from slipway.errors import BadInputError
-from slipway.serving.access_log import AccessLog, Sink
 from slipway.serving.app import InferenceServer
+from slipway.serving.http_guard import guarded
 from slipway.serving.limits import Limits
-from slipway.serving.served import ServedModel
 
-HEADERS_BYTES = 64 * 2**10
 IDLE_SECONDS = 5
 
 
@@ -25,9 +23,12 @@ def bound(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        created = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError, UnicodeError) as error:
         raise BadInputError(f"cannot listen on {host}:{port}: {error}; give another --host or --port") from error
+    # Taken up anew it knows that it speaks TCP. Only then does asyncio turn off Nagle's algorithm, which with the
+    # delayed acknowledgement of some clients holds an answer back for 40 ms.
+    return socket.socket(fileno=created.detach())
 
 
 def address(listening: socket.socket) -> str:
@@ -36,13 +37,11 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/v2" if listening.family == socket.AF_INET6 else f"http://{host}:{port}/v2"
 
 
-def serve(model: ServedModel, limits: Limits, listening: socket.socket, access_log: Sink | None = None) -> bool:
-    """Answer requests until SIGTERM or SIGINT, and then those that were taken already; whether all of them were."""
-    answering = InferenceServer(model, limits, AccessLog(access_log))
+def http_server(answering: InferenceServer, limits: Limits) -> uvicorn.Server:
+    """What speaks HTTP for ``answering``; its ``should_exit`` may be set from any thread."""
     config = uvicorn.Config(
         answering.app(),
-        http="h11",  # it alone bounds the headers, whichever others are installed
-        h11_max_incomplete_event_size=HEADERS_BYTES,
+        http=guarded(limits),
         limit_concurrency=limits.connections,
         timeout_keep_alive=IDLE_SECONDS,
         ws="none",
@@ -50,9 +49,14 @@ def serve(model: ServedModel, limits: Limits, listening: socket.socket, access_l
         log_level="error",  # below it any client could fill stderr
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=int(limits.drain_seconds),
     )
-    server = uvicorn.Server(config)
+    return uvicorn.Server(config)
+
+
+def run(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Answer requests until SIGTERM or SIGINT, or until it should exit; and then those that were taken already."""
     # Once it has ended, uvicorn raises the signal anew for whoever handled it before; here that is nobody.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -60,4 +64,3 @@ def serve(model: ServedModel, limits: Limits, listening: socket.socket, access_l
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return answering.drained

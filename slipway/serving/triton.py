@@ -35,7 +35,9 @@ def statistics(model: ServedModel) -> dict[str, Any]:
         "inference_count": found.examples,
         "execution_count": found.infer.count,
         "inference_stats": {"success": found.success.told(), "fail": found.fail.told(), **inside},
-        "batch_stats": [],
+        "batch_stats": [
+            {"batch_size": size, "compute_infer": count.told()} for size, count in sorted(found.batches.copy().items())
+        ],
     }
 
 

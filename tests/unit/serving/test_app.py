@@ -9,6 +9,7 @@ import json
 import os
 import zlib
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from slipway.errors import BadInputError, TamperedError
+from slipway.records import Hardware
 from slipway.serving.access_log import AccessLog
 from slipway.serving.app import InferenceServer
+from slipway.serving.following import Follower
 from slipway.serving.inference_json import Array
-from slipway.serving.served import ServedModel, open_registered
+from slipway.serving.local_engine import LocalEngine
+from slipway.serving.models_file import ModelEntry
+from slipway.serving.opening import opened
+from slipway.serving.served import ServedModel
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.wiring import host_hardware
 from tests.fakes.evidence import HARDWARE
@@ -208,9 +214,15 @@ def test_a_file_that_is_not_the_one_in_the_evidence_is_never_opened(material: Ma
 def test_the_champion_is_found_by_its_alias_and_a_stale_one_is_refused(
     registry: MlflowRegistry, tmp_path: Path
 ) -> None:
-    opened = open_registered(registry, NAME, "champion", HARDWARE, tmp_path / "a")
-    assert (opened.version, opened.evidence.spec.engine) == ("2", "onnxruntime")
+    def fetched(alias: str, here: Hardware) -> LocalEngine:
+        entry = ModelEntry(name="tiny", target="x86", alias=alias)
+        (engine,) = Follower(registry, lambda: [entry], here, Path(mkdtemp(dir=tmp_path)), lambda _: None).first()
+        return engine
+
+    model, _ = opened(fetched("champion", HARDWARE))
+    assert (model.version, model.evidence.spec.engine) == ("2", "onnxruntime")
+    model.close()
     with pytest.raises(BadInputError, match=r"has no challenger; aliases: "):
-        open_registered(registry, NAME, "challenger", HARDWARE, tmp_path / "b")
+        fetched("challenger", HARDWARE)
     with pytest.raises(BadInputError, match=r"is stale: .*; run `slipway release "):
-        open_registered(registry, NAME, "champion", host_hardware(), tmp_path / "c")
+        fetched("champion", host_hardware())

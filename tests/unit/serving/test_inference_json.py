@@ -8,6 +8,7 @@ import pytest
 
 from slipway.errors import BadInputError
 from slipway.serving.inference_json import DATATYPES, read_request, write_response
+from slipway.serving.payload import write_infer_response
 
 
 def request(**changes: Any) -> dict[str, Any]:
@@ -116,3 +117,24 @@ def test_two_inputs_of_one_name_are_refused() -> None:
     (tensor,) = request()["inputs"]
     with pytest.raises(BadInputError, match="every input has a name of its own, found 'image', 'image'"):
         read_request({"inputs": [tensor, tensor]})
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((0, 2), np.float32),
+        np.array(7, np.int64),
+        np.array([True, False]),
+        np.arange(6, dtype=np.float16).reshape(2, 3),
+        np.arange(24, dtype=np.int32).reshape(2, 3, 4)[:, ::2, 1:].transpose(2, 0, 1),
+    ],
+)
+def test_any_array_is_answered_in_binary_behind_the_json(array: np.ndarray) -> None:
+    body, head_bytes = write_infer_response({"model_name": "m"}, {"y": array, "z": array[...]}, {"y": True, "z": True})
+
+    assert head_bytes is not None
+    told = json.loads(body[:head_bytes])["outputs"]
+    assert [one["parameters"]["binary_data_size"] for one in told] == [array.nbytes] * 2
+    for at, one in zip((head_bytes, head_bytes + array.nbytes), told, strict=True):
+        found = np.frombuffer(body[at : at + array.nbytes], array.dtype).reshape(one["shape"])
+        np.testing.assert_array_equal(found, array)

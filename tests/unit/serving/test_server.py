@@ -1,0 +1,52 @@
+"""The socket on which the protocol is spoken."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+
+from slipway.errors import BadInputError
+from slipway.serving.access_log import AccessLog
+from slipway.serving.app import InferenceServer
+from slipway.serving.limits import Limits
+from slipway.serving.served import ServedModel
+from slipway.serving.server import address, bound, http_server
+
+
+def test_an_address_that_cannot_be_listened_on_is_told() -> None:
+    with bound("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert address(taken) == f"http://127.0.0.1:{port}/v2"
+        with pytest.raises(BadInputError, match=rf"cannot listen on 127.0.0.1:{port}: .*; give another --host or --p"):
+            bound("127.0.0.1", port)
+
+
+def test_an_answer_is_sent_at_once_however_it_is_cut(model: ServedModel) -> None:
+    server = http_server(InferenceServer(model, Limits(), AccessLog(None)), Limits())
+    with bound("127.0.0.1", 0) as listening:
+        port = listening.getsockname()[1]
+        runs = threading.Thread(target=server.run, args=([listening],))
+        runs.start()
+        seen = accepted(server, port)
+        server.should_exit = True
+        runs.join()
+    assert seen != 0
+
+
+def accepted(server: uvicorn.Server, port: int) -> int:
+    """TCP_NODELAY of the connection of a client that was answered."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    client.request("GET", "/v2/health/live")
+    client.getresponse().read()
+    deadline = time.monotonic() + 30
+    while not server.server_state.connections:
+        assert time.monotonic() < deadline
+    (connection,) = server.server_state.connections
+    option: int = connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    client.close()
+    return option
