@@ -7,23 +7,29 @@ import functools
 import importlib.metadata
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slipway
 from slipway.config import Params, TargetParams
 from slipway.engines import availabilities, check_settings, described_engine
-from slipway.errors import BadInputError, InfrastructureError, UnsupportedError
+from slipway.errors import BadInputError, InfrastructureError, RejectedError, UnsupportedError
 from slipway.measure import hardware
 from slipway.measure.metrics import metric
-from slipway.records import CandidateSpec, Form, Hardware
+from slipway.records import CandidateSpec, Contender, Form, Hardware, Rollout, Verdict
 from slipway.stores.mlflow_connection import embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.objects import ObjectStore
+from slipway.stores.registry import CHALLENGER, CHAMPION, parse_model_uri
 from slipway.stores.shared_objects import SharedObjects, reachable
+from slipway.stores.tracking import verify
 from slipway.variants import variant
+
+if TYPE_CHECKING:
+    from slipway.rollout.state import RolloutStore
 
 STATE_DIRECTORY = ".slipway"
 
@@ -46,6 +52,15 @@ class Workshop:
         """Where to look at what is recorded: MLflow's page, or the command that starts one."""
         uri = self.registry.tracking_uri
         return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri.replace(f'{self.root}/', '')}"
+
+    @property
+    def rollouts(self) -> RolloutStore:
+        """The store of rollouts that the environment names, else one of the project's own."""
+        from slipway.rollout.database import URL_VARIABLE
+        from slipway.rollout.state import RolloutStore
+
+        self.state.mkdir(exist_ok=True)
+        return RolloutStore(os.environ.get(URL_VARIABLE) or self.state / "rollouts.db")
 
     def share(self, name: str) -> SharedObjects:
         """A new place for what hosts hand each other during a release of the model ``name``."""
@@ -244,3 +259,97 @@ def _git(root: Path, *arguments: str) -> str | None:
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def current_data_md5(params: Params, model: str) -> str | None:
+    """The md5 of the test data as it lies here now; None where it does not, or the parameters are not about ``model``.
+
+    Raises:
+        TamperedError: the data differs from what is tracked.
+    """
+    if parse_model_uri(params.model)[0] != model or not params.data.test.exists():
+        return None
+    return verify(params.data.test).md5
+
+
+def serving_host(params: Params, model: str, target: str) -> Hardware | None:
+    """This host where the engines of the model's target are served here; None where that is not known."""
+    described = params.targets.get(target)
+    if parse_model_uri(params.model)[0] != model or described is None or described.work_pool is not None:
+        return None
+    return host_hardware()
+
+
+def run_canary(
+    shop: Workshop,
+    params: Params,
+    registered: str,
+    version: str | None,
+    report: Callable[[Rollout], None],
+    warn: Callable[[str], None],
+) -> Rollout:
+    """Start or resume the rollout of ``registered`` (``NAME.TARGET``) behind its gateway, and bring it to its end.
+
+    ``version`` is made the challenger first, if one is given.
+
+    Raises:
+        BadInputError: there is nothing to compare, or the target is unknown.
+        RejectedError: nothing that is seen could promote the challenger, or another controller is at work.
+        InfrastructureError: no gateway runs, or a store or server is out of reach for too long.
+    """
+    from slipway.rollout.controller import Demands, begun
+    from slipway.rollout.gateway import gateway_folder
+    from slipway.rollout.session import run_rollout
+    from slipway.steps.promote import promote
+
+    model, _, target = registered.rpartition(".")
+    if target not in params.targets:
+        raise BadInputError(f"target {target!r} is not in the parameters; known: {', '.join(params.targets)}")
+
+    def today() -> tuple[str | None, Hardware | None]:
+        return current_data_md5(params, model), serving_host(params, model, target)
+
+    def start() -> Rollout:
+        champion, challenger = contenders(shop, registered, version, today)
+        return begun(registered, champion, challenger, params.canary, time.time())
+
+    return run_rollout(
+        shop.rollouts,
+        shop.registry,
+        gateway_folder(shop.state, registered),
+        start,
+        lambda wanted: promote(shop.registry, registered, wanted, *today()),
+        Demands(params.targets[target].slo.latency_p99_ms, params.approval.required),
+        (report, warn),
+    )
+
+
+def contenders(
+    shop: Workshop, registered: str, version: str | None, today: Callable[[], tuple[str | None, Hardware | None]]
+) -> tuple[Contender, Contender]:
+    """Champion and challenger, after checking that the challenger may be promoted as far as its evidence goes.
+
+    Raises:
+        BadInputError: one of them is missing, or both are the same file.
+        RejectedError: its evidence does not allow it any more.
+    """
+    from slipway.steps.promote import challenge
+
+    aliases = shop.registry.aliases(registered)
+    wanted = version or aliases.get(CHALLENGER)
+    if CHAMPION not in aliases:
+        raise BadInputError(f"{registered} has no champion to compare with; `slipway approve` makes a version champion")
+    if wanted is None:
+        raise BadInputError(
+            f"{registered} has no challenger; a release leaves one where approval.required is true, or give --version"
+        )
+    champion, challenger = (shop.registry.version(registered, one) for one in (aliases[CHAMPION], wanted))
+    if champion.digest == challenger.digest:
+        raise BadInputError(
+            f"{registered} version {wanted} is the champion's own file, version {champion.version}: nothing to compare"
+        )
+    decision = challenge(shop.registry, registered, wanted, *today())
+    if decision.verdict is not Verdict.PASS:
+        raise RejectedError(f"{registered} version {wanted} cannot be promoted: {'; '.join(decision.reasons)}")
+    first, second = (Contender(version=one.version, digest=one.digest) for one in (champion, challenger))
+    return first, second

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -14,14 +16,13 @@ from slipway.cli import ending
 from slipway.cli.console import Spare, out, print_json, print_table, tell
 from slipway.cli.release import DEFAULT_PARAMS, NARROWER, JsonOption
 from slipway.config import load_params
-from slipway.errors import BadInputError
-from slipway.records import CandidateSpec, Decision, Evidence
+from slipway.errors import BadInputError, InfrastructureError
+from slipway.records import CandidateSpec, Decision, Evidence, Hardware, Phase, Rollout, Verdict
 from slipway.reports.explanation import explanation
 from slipway.reports.plots import left_out, points, write_plot
 from slipway.reports.summary import HEADINGS, candidate_json, candidate_row
-from slipway.stores.registry import parse_model_uri
-from slipway.stores.tracking import verify
-from slipway.wiring import load_flow, workshop
+from slipway.stores.registry import CHALLENGER, parse_model_uri
+from slipway.wiring import Workshop, current_data_md5, load_flow, serving_host, workshop
 
 File: TypeAlias = tuple[str, str]  # target and digest
 
@@ -155,16 +156,30 @@ def reject(name: NameArgument, version: VersionArgument, reason: ReasonOption, a
 def _decide(name: str, version: str, word: str, reason: str, params: Path | None, as_json: bool) -> None:
     if not reason.strip():
         raise BadInputError(f"cannot {word} {name} version {version} without a reason; give --reason TEXT")
-    shop = workshop()
+    shop, person = workshop(), _person()
     engine = shop.registry.version(name, version)
-    data_md5 = _current_data_md5(params, engine.evidence) if word == "approve" else None
+    today = _today(params, engine.evidence) if word == "approve" else (None, None)
+    rollout = _under_way(shop, name)
+    consents = word == "approve" and rollout is not None and rollout.challenger.version == version
     ending.prepare()
-    decision: Decision = load_flow("promote")(name, version, word, _person(), reason, data_md5)
+    decision: Decision = load_flow("promote")(name, version, "consent" if consents else word, person, reason, *today)
+    if consents and rollout is not None and decision.verdict is Verdict.PASS:
+        from slipway.rollout.controller import APPROVED
+
+        shop.rollouts.record(rollout.rollout_id, APPROVED, f"{person}: {reason}")
     if as_json:
         print_json({"name": name, "version": version, **decision.model_dump(mode="json")})
     else:
         out.print(f"{decision.verdict}: {'; '.join(decision.reasons)}", highlight=False)
     raise typer.Exit(decision.verdict.exit_code)
+
+
+def _under_way(shop: Workshop, name: str) -> Rollout | None:
+    """The rollout of the registered engine ``name`` whose challenger still is one; None where there is none."""
+    rollout = shop.rollouts.latest(name)
+    if rollout is None or rollout.phase in {Phase.ROLLED_BACK, Phase.INCONCLUSIVE, Phase.ERROR}:
+        return None
+    return rollout if shop.registry.aliases(name).get(CHALLENGER) == rollout.challenger.version else None
 
 
 def _person() -> str:
@@ -179,14 +194,12 @@ def _person() -> str:
         raise BadInputError("cannot tell who decides: this user has no name; set MLFLOW_TRACKING_USERNAME") from error
 
 
-def _current_data_md5(params: Path | None, evidence: Evidence) -> str | None:
-    """The md5 of the test data as it lies here now, if there are parameters and they are about the evidence's model."""
+def _today(params: Path | None, evidence: Evidence) -> tuple[str | None, Hardware | None]:
+    """The md5 of the test data and the host that would serve, as far as the parameters here tell of the model's."""
     if params is None and not DEFAULT_PARAMS.exists():
-        return None
-    described = load_params(params or DEFAULT_PARAMS)
-    if parse_model_uri(described.model)[0] != parse_model_uri(evidence.model_uri)[0]:
-        return None
-    return verify(described.data.test).md5 if described.data.test.exists() else None
+        return None, None
+    described, model = load_params(params or DEFAULT_PARAMS), parse_model_uri(evidence.model_uri)[0]
+    return current_data_md5(described, model), serving_host(described, model, evidence.spec.target)
 
 
 def rollback(
@@ -194,11 +207,53 @@ def rollback(
     target: Annotated[str, typer.Option(help="The target to roll back.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Make the previous champion serve again."""
-    engine = workshop().registry.rollback(f"{name}.{target}")
-    if as_json:
-        print_json({"name": engine.name, "champion": engine.version, "digest": engine.digest})
+    """Take the newest engine out of service: end a rollout that is under way, else make the previous champion serve.
+
+    Where a gateway runs, all of its traffic goes to the champion at once.
+    """
+    shop, registered = workshop(), f"{name}.{target}"
+    returned = _return_traffic(shop, registered)
+    rollout = _under_way(shop, registered)
+    if rollout is not None:
+        _withdraw(shop, rollout)
+        engine = shop.registry.version(registered, rollout.champion.version)
+        told = f"{registered} version {engine.version} serves all; version {rollout.challenger.version} is withdrawn"
     else:
-        out.print(
-            f"{engine.name} version {engine.version} is the champion again ({engine.evidence.spec})", highlight=False
-        )
+        engine = shop.registry.rollback(registered)
+        told = f"{engine.name} version {engine.version} is the champion again ({engine.evidence.spec})"
+    if as_json:
+        withdrawn = None if rollout is None else rollout.challenger.version
+        state = {"champion": engine.version, "digest": engine.digest, "withdrawn": withdrawn, "traffic_moved": returned}
+        print_json({"name": engine.name, **state})
+    else:
+        out.print(told, highlight=False)
+
+
+def _return_traffic(shop: Workshop, registered: str) -> bool:
+    """Send all traffic to the champion; whether a gateway took it."""
+    # Imported here, as below: the rollout's libraries are more than the other commands want to wait for.
+    from slipway.rollout.contenders import RunningGateway
+    from slipway.rollout.gateway import RECORD, gateway_folder
+
+    folder = gateway_folder(shop.state, registered)
+    if not (folder / RECORD).exists():
+        return False
+    try:
+        RunningGateway(folder).rollback()
+    except InfrastructureError as error:  # the alias moves all the same
+        tell(f"the traffic could not be moved: {error}")
+        return False
+    return True
+
+
+def _withdraw(shop: Workshop, rollout: Rollout) -> None:
+    """Take the challenger back; a controller that is at work sees that and ends, else the end is saved here."""
+    from slipway.rollout.lease import LeaseHeldError
+
+    person = _person()
+    shop.registry.withdraw(rollout.name, rollout.challenger.version, person, "slipway rollback")
+    _return_traffic(shop, rollout.name)  # again: a controller may have set its share meanwhile
+    ended = {"phase": Phase.ROLLED_BACK, "share_percent": 0.0, "phase_since_s": time.time()}
+    told = {"reasons": (f"rolled back by {person}: slipway rollback",)}
+    with suppress(LeaseHeldError):
+        shop.rollouts.save(rollout.model_copy(update=ended | told))

@@ -11,7 +11,7 @@ from typing import TextIO, cast
 import typer
 
 from slipway import __version__
-from slipway.cli import demo, engines, host, publish, release, serve, step
+from slipway.cli import canary, demo, engines, gateway, host, labels, publish, release, serve, status, step
 from slipway.cli.console import Unread, complain, print_json
 from slipway.errors import SlipwayError
 from slipway.wiring import STATE_DIRECTORY
@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for room in (demo, release, host, engines, serve, step, publish):
+for room in (demo, release, host, engines, serve, gateway, canary, status, labels, step, publish):
     room.add_commands(app)
 
 

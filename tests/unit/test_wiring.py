@@ -19,9 +19,11 @@ from slipway.wiring import (
     check_targets,
     check_targets_here,
     code_revision,
+    current_data_md5,
     embed_prefect,
     host_hardware,
     load_flow,
+    serving_host,
     wanted_forms,
     workshop,
 )
@@ -274,3 +276,28 @@ def test_a_project_where_nothing_can_be_kept_is_bad_input(tmp_path: Path) -> Non
 
 def test_the_shared_parameters_pass_their_own_check() -> None:
     assert check_targets(load_params(Path(__file__).parents[2] / "params.yaml")).targets
+
+
+def test_the_host_that_serves_is_known_of_targets_without_a_work_pool() -> None:
+    assert serving_host(PARAMS, "m", "x86") == host_hardware()
+    for params, model, target in (
+        (PARAMS, "another", "x86"),
+        (PARAMS, "m", "arm"),
+        (with_target(work_pool="gpus"), "m", "x86"),
+    ):
+        assert serving_host(params, model, target) is None
+
+
+def test_of_data_that_do_not_lie_here_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert current_data_md5(PARAMS, "m") is None
+    (tmp_path / "data" / "test").mkdir(parents=True)
+    assert current_data_md5(PARAMS, "another") is None
+    with pytest.raises(BadInputError):  # it lies here, and nothing tracks it
+        current_data_md5(PARAMS, "m")
+
+
+def test_rollouts_lie_in_the_project_unless_the_environment_names_a_place(tmp_path: Path) -> None:
+    assert workshop(tmp_path).rollouts.shown.endswith(".slipway/rollouts.db")
+    os.environ["SLIPWAY_ROLLOUTS_URL"] = f"sqlite:///{tmp_path}/elsewhere.db"
+    assert workshop(tmp_path).rollouts.shown.endswith("elsewhere.db")

@@ -12,7 +12,7 @@ from unittest import mock
 import dvc.repo  # noqa: F401 - DVC logs to the stdout of its first import, which must not be one test's capture
 import pytest
 
-from slipway.cli import demo, ending, engines, host, main, release
+from slipway.cli import canary, demo, ending, engines, host, main, release, status
 from slipway.stores.objects import ObjectStore
 from slipway.wiring import Workshop
 from tests.fakes.registry import FakeRegistry
@@ -34,7 +34,7 @@ def registry(project: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
     """The registry that every command finds."""
     found = FakeRegistry()
     shop: Any = Workshop(root=project, objects=ObjectStore(project / "objects"), registry=found)  # type: ignore[arg-type]
-    for module in (demo, engines, host, release):
+    for module in (canary, demo, engines, host, release, status):
         monkeypatch.setattr(module, "workshop", lambda: shop)
     return found
 

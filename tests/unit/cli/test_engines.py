@@ -320,6 +320,8 @@ def test_rollback_as_json(
         "name": "digits.x86",
         "champion": "1",
         "digest": engine.digest,
+        "withdrawn": None,
+        "traffic_moved": False,
     }
 
 

@@ -1,0 +1,1 @@
+"""The canary: traffic is shared between champion and challenger, observed, and moved by what was decided."""
