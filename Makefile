@@ -47,8 +47,8 @@ export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.slipway/inductor
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(INSTALLED) ## the whole chain on an example model: EXAMPLE=digits (default) or cifar10
-	$(BIN)/slipway demo $(EXAMPLE)
+demo: $(INSTALLED) ## the whole chain on an example model, and a canary: EXAMPLE=digits (default) or cifar10
+	$(BIN)/slipway demo $(EXAMPLE) --canary
 
 test: $(INSTALLED) ## unit, contract and end-to-end tests
 	$(BIN)/pytest $(QUICK)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from prefect import flow, get_run_logger
 
+from slipway.canary import run_canary
 from slipway.config import Params
 from slipway.records import Rollout
-from slipway.wiring import run_canary, workshop
+from slipway.wiring import workshop
 
 
 @flow(name="rollout", flow_run_name="rollout of {name} on {target}")

@@ -141,7 +141,7 @@ class CanaryParams(Section):
     back by what is seen. If the controller is silent for ``dead_man_seconds``, all traffic goes back to the champion.
     """
 
-    steps: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = (1, 5, 25, 50)
+    steps: Annotated[tuple[Annotated[float, Field(gt=0, lt=100)], ...], Field(min_length=1)] = (1, 5, 25, 50)
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     latency_margin: Share = 0.10
     accuracy_margin: Share = 0.01

@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import slipway
 from slipway.config import Params, TargetParams
 from slipway.engines import availabilities, check_settings, described_engine
-from slipway.errors import BadInputError, InfrastructureError, RejectedError, UnsupportedError
+from slipway.errors import BadInputError, InfrastructureError, UnsupportedError
 from slipway.measure import hardware
 from slipway.measure.metrics import metric
-from slipway.records import CandidateSpec, Contender, Form, Hardware, Rollout, Verdict
-from slipway.stores.mlflow_connection import embedded
+from slipway.records import CandidateSpec, Form, Hardware
+from slipway.stores.mlflow_connection import embedded, without_password
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.objects import ObjectStore
-from slipway.stores.registry import CHALLENGER, CHAMPION, parse_model_uri
+from slipway.stores.registry import parse_model_uri
 from slipway.stores.shared_objects import SharedObjects, reachable
 from slipway.stores.tracking import verify
 from slipway.variants import variant
@@ -50,7 +49,7 @@ class Workshop:
     @property
     def look(self) -> str:
         """Where to look at what is recorded: MLflow's page, or the command that starts one."""
-        uri = self.registry.tracking_uri
+        uri = without_password(self.registry.tracking_uri)
         return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri.replace(f'{self.root}/', '')}"
 
     @property
@@ -278,78 +277,3 @@ def serving_host(params: Params, model: str, target: str) -> Hardware | None:
     if parse_model_uri(params.model)[0] != model or described is None or described.work_pool is not None:
         return None
     return host_hardware()
-
-
-def run_canary(
-    shop: Workshop,
-    params: Params,
-    registered: str,
-    version: str | None,
-    report: Callable[[Rollout], None],
-    warn: Callable[[str], None],
-) -> Rollout:
-    """Start or resume the rollout of ``registered`` (``NAME.TARGET``) behind its gateway, and bring it to its end.
-
-    ``version`` is made the challenger first, if one is given.
-
-    Raises:
-        BadInputError: there is nothing to compare, or the target is unknown.
-        RejectedError: nothing that is seen could promote the challenger, or another controller is at work.
-        InfrastructureError: no gateway runs, or a store or server is out of reach for too long.
-    """
-    from slipway.rollout.controller import Demands, begun
-    from slipway.rollout.gateway import gateway_folder
-    from slipway.rollout.session import run_rollout
-    from slipway.steps.promote import promote
-
-    model, _, target = registered.rpartition(".")
-    if target not in params.targets:
-        raise BadInputError(f"target {target!r} is not in the parameters; known: {', '.join(params.targets)}")
-
-    def today() -> tuple[str | None, Hardware | None]:
-        return current_data_md5(params, model), serving_host(params, model, target)
-
-    def start() -> Rollout:
-        champion, challenger = contenders(shop, registered, version, today)
-        return begun(registered, champion, challenger, params.canary, time.time())
-
-    return run_rollout(
-        shop.rollouts,
-        shop.registry,
-        gateway_folder(shop.state, registered),
-        start,
-        lambda wanted: promote(shop.registry, registered, wanted, *today()),
-        Demands(params.targets[target].slo.latency_p99_ms, params.approval.required),
-        (report, warn),
-    )
-
-
-def contenders(
-    shop: Workshop, registered: str, version: str | None, today: Callable[[], tuple[str | None, Hardware | None]]
-) -> tuple[Contender, Contender]:
-    """Champion and challenger, after checking that the challenger may be promoted as far as its evidence goes.
-
-    Raises:
-        BadInputError: one of them is missing, or both are the same file.
-        RejectedError: its evidence does not allow it any more.
-    """
-    from slipway.steps.promote import challenge
-
-    aliases = shop.registry.aliases(registered)
-    wanted = version or aliases.get(CHALLENGER)
-    if CHAMPION not in aliases:
-        raise BadInputError(f"{registered} has no champion to compare with; `slipway approve` makes a version champion")
-    if wanted is None:
-        raise BadInputError(
-            f"{registered} has no challenger; a release leaves one where approval.required is true, or give --version"
-        )
-    champion, challenger = (shop.registry.version(registered, one) for one in (aliases[CHAMPION], wanted))
-    if champion.digest == challenger.digest:
-        raise BadInputError(
-            f"{registered} version {wanted} is the champion's own file, version {champion.version}: nothing to compare"
-        )
-    decision = challenge(shop.registry, registered, wanted, *today())
-    if decision.verdict is not Verdict.PASS:
-        raise RejectedError(f"{registered} version {wanted} cannot be promoted: {'; '.join(decision.reasons)}")
-    first, second = (Contender(version=one.version, digest=one.digest) for one in (champion, challenger))
-    return first, second

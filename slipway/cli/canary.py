@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from slipway.canary import run_canary
 from slipway.cli import ending
 from slipway.cli.console import out, print_json, tell
 from slipway.cli.release import DEFAULT_PARAMS, JsonOption, ParamsOption
 from slipway.config import CanaryParams, Params, load_params
 from slipway.records import Phase, Rollout, Verdict
-from slipway.wiring import run_canary, workshop
+from slipway.wiring import workshop
 
 VERDICTS = {
     Phase.PROMOTED: Verdict.PASS,
@@ -71,8 +72,9 @@ def line(rollout: Rollout) -> str:
 
 
 def rollout_json(rollout: Rollout) -> dict[str, Any]:
-    """A rollout as its commands print it: the record, with its policy as an object, and the verdict so far."""
+    """A rollout as its commands print it: the record, its policy as an object, and the verdict once that is final."""
     told = rollout.model_dump(mode="json", exclude={"policy_json"})
     told["policy"] = CanaryParams.model_validate_json(rollout.policy_json).model_dump(mode="json")
-    told["verdict"] = VERDICTS.get(rollout.phase)
+    bakes = rollout.phase is Phase.PROMOTED and rollout.share_percent > 0
+    told["verdict"] = None if bakes else VERDICTS.get(rollout.phase)
     return told

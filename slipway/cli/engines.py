@@ -21,7 +21,8 @@ from slipway.records import CandidateSpec, Decision, Evidence, Hardware, Phase, 
 from slipway.reports.explanation import explanation
 from slipway.reports.plots import left_out, points, write_plot
 from slipway.reports.summary import HEADINGS, candidate_json, candidate_row
-from slipway.stores.registry import CHALLENGER, parse_model_uri
+from slipway.stores.mlflow_connection import Connection
+from slipway.stores.registry import CHALLENGER, CHAMPION, RegisteredEngine, parse_model_uri
 from slipway.wiring import Workshop, current_data_md5, load_flow, serving_host, workshop
 
 File: TypeAlias = tuple[str, str]  # target and digest
@@ -183,15 +184,27 @@ def _under_way(shop: Workshop, name: str) -> Rollout | None:
 
 
 def _person() -> str:
-    """MLflow's user where one is set, who is authenticated there; else the operating system's.
+    """Whoever decides, as the MLflow server has authenticated them; else MLflow's user, else the operating system's.
 
     Raises:
-        BadInputError: neither has a name.
+        BadInputError: nobody there has a name, or the server does not accept the one given.
+        InfrastructureError: the server does not answer.
     """
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    if server and (known := Connection(server, None).user()):
+        return known
     try:
         return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
     except (KeyError, OSError) as error:  # a container's user need not have a name
         raise BadInputError("cannot tell who decides: this user has no name; set MLFLOW_TRACKING_USERNAME") from error
+
+
+def _person_in_haste() -> str:
+    """As `_person`, where to be without a name must not keep anybody from rolling back."""
+    try:
+        return _person()
+    except BadInputError:
+        return "unknown"
 
 
 def _today(params: Path | None, evidence: Evidence) -> tuple[str | None, Hardware | None]:
@@ -211,15 +224,23 @@ def rollback(
 
     Where a gateway runs, all of its traffic goes to the champion at once.
     """
+    # Imported before the traffic moves: in the time that takes, a controller would set its share again.
+    import slipway.rollout.controller
+    import slipway.rollout.state  # noqa: F401
+
     shop, registered = workshop(), f"{name}.{target}"
     returned = _return_traffic(shop, registered)
-    rollout = _under_way(shop, registered)
+    rollout = _stopped(shop, registered)
+    if rollout is not None and returned:
+        _return_traffic(shop, registered)  # its controller may have set its share just before
+    if rollout is not None and not _serves_yet(shop, rollout):
+        rollout = None
     if rollout is not None:
         _withdraw(shop, rollout)
         engine = shop.registry.version(registered, rollout.champion.version)
         told = f"{registered} version {engine.version} serves all; version {rollout.challenger.version} is withdrawn"
     else:
-        engine = shop.registry.rollback(registered)
+        engine = _restore(shop, registered)
         told = f"{engine.name} version {engine.version} is the champion again ({engine.evidence.spec})"
     if as_json:
         withdrawn = None if rollout is None else rollout.challenger.version
@@ -227,6 +248,15 @@ def rollback(
         print_json({"name": engine.name, **state})
     else:
         out.print(told, highlight=False)
+
+
+def _restore(shop: Workshop, registered: str) -> RegisteredEngine:
+    """Make the previous champion serve again; who wanted that is kept with the version that it replaces."""
+    left = shop.registry.champion(registered)
+    engine = shop.registry.rollback(registered)
+    if left is not None and left != engine.version:
+        shop.registry.withdraw(registered, left, _person_in_haste(), "slipway rollback")
+    return engine
 
 
 def _return_traffic(shop: Workshop, registered: str) -> bool:
@@ -246,11 +276,34 @@ def _return_traffic(shop: Workshop, registered: str) -> bool:
     return True
 
 
+def _stopped(shop: Workshop, registered: str) -> Rollout | None:
+    """The rollout that is not finished, which is told to end; None where there is none.
+
+    A controller that is at work sets its share no more, while the registry has yet to be asked.
+    """
+    from slipway.rollout.controller import WITHDRAWN, unfinished
+
+    rollout = unfinished(shop.rollouts, registered)
+    if rollout is None or (rollout.phase.ended and rollout.phase is not Phase.PROMOTED):
+        return None
+    shop.rollouts.record(rollout.rollout_id, WITHDRAWN, "slipway rollback")
+    return rollout
+
+
+def _serves_yet(shop: Workshop, rollout: Rollout) -> bool:
+    """Whether the champion that a rollout began with still is it, so that to withdraw the challenger is all there is.
+
+    The challenger's own alias tells nothing: the controller may have ended the rollout a moment ago.
+    """
+    aliases = shop.registry.aliases(rollout.name)
+    return aliases.get(CHAMPION) == rollout.champion.version or aliases.get(CHALLENGER) == rollout.challenger.version
+
+
 def _withdraw(shop: Workshop, rollout: Rollout) -> None:
     """Take the challenger back; a controller that is at work sees that and ends, else the end is saved here."""
     from slipway.rollout.lease import LeaseHeldError
 
-    person = _person()
+    person = _person_in_haste()
     shop.registry.withdraw(rollout.name, rollout.challenger.version, person, "slipway rollback")
     _return_traffic(shop, rollout.name)  # again: a controller may have set its share meanwhile
     ended = {"phase": Phase.ROLLED_BACK, "share_percent": 0.0, "phase_since_s": time.time()}

@@ -77,6 +77,18 @@ def run_release(
     params: Params, targets: list[str], as_json: bool, fresh: bool, budget_seconds: float | None = None
 ) -> int:
     """Run the flow, show how it ended, and tell the exit code."""
+    result, seconds = released(params, targets, fresh, budget_seconds)
+    if as_json:
+        print_json(release_object(result, seconds))
+    else:
+        show_release(result, seconds)
+    return result.verdict.exit_code
+
+
+def released(
+    params: Params, targets: list[str], fresh: bool, budget_seconds: float | None = None
+) -> tuple[ReleaseResult, float]:
+    """Run the flow; how it ended, and after how many seconds."""
     start = time.monotonic()
     if fresh:
         os.environ["PREFECT_TASKS_REFRESH_CACHE"] = "true"
@@ -87,12 +99,12 @@ def run_release(
     flow = load_flow("release")
     with progress():
         result: ReleaseResult = flow(params, budget_seconds=budget_seconds)
-    seconds = time.monotonic() - start
-    if as_json:
-        print_json(release_json(_as_it_ended(result), _uris(result), seconds))
-    else:
-        _show(result, seconds)
-    return result.verdict.exit_code
+    return result, time.monotonic() - start
+
+
+def release_object(result: ReleaseResult, seconds: float) -> dict[str, object]:
+    """What ``--json`` prints."""
+    return release_json(_as_it_ended(result), _uris(result), seconds)
 
 
 def _as_it_ended(result: ReleaseResult) -> Release:
@@ -113,7 +125,8 @@ def _uris(result: ReleaseResult) -> dict[str, str]:
     return {t: f"models:/{name}.{t}/{version}" for t, version in result.recorded.versions.items()}
 
 
-def _show(result: ReleaseResult, seconds: float) -> None:
+def show_release(result: ReleaseResult, seconds: float) -> None:
+    """What people read: a table of each target, how it was decided, and where to look."""
     for outcome in result.release.targets:
         show_target(outcome, title=f"{result.release.model.uri} on {outcome.target}")
         for decision in (_conclusion(outcome), result.promotions.get(outcome.target)):

@@ -72,6 +72,8 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option that a person gives by 
     _require_finite({"--max-body-mb": max_body_mb, "--timeout-s": timeout_s, "--poll-s": poll_s})
     limits = _limits(max_body_mb, max_batch, max_waiting, timeout_s, batching)
     signal.signal(signal.SIGTERM, _ended)  # also while the model is opened nothing may be left behind
+    hang_ups = _HangUps()
+    signal.signal(signal.SIGHUP, hang_ups.keep)
     with (
         _opened(access_log) as log,
         TemporaryDirectory(prefix="slipway-serve-", ignore_cleanup_errors=True) as folder,
@@ -80,7 +82,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option that a person gives by 
     ):
         follower = Follower(workshop().registry, entries, host_hardware(), Path(folder), supervisor.submit)
         _open(supervisor, follower, address(listening), in_list=models is not None, as_json=as_json)
-        with _signals(supervisor, follower), follower.following(poll_s):
+        with _signals(supervisor, follower, hang_ups), follower.following(poll_s):
             status = supervisor.run(follower.fetch_again)
     if status:
         raise typer.Exit(status)
@@ -143,10 +145,24 @@ def _tell(line: str) -> None:
         tell(line)
 
 
+class _HangUps:
+    """Keeps a SIGHUP, which would end the command and leave its files behind, until `_signals` can answer it.
+
+    It means that somebody wants a look, or that the ``terminal``, if there is one, was closed.
+    """
+
+    def __init__(self) -> None:
+        self.terminal, self.came = sys.stderr.isatty(), False
+
+    def keep(self, *_: object) -> None:
+        """Handle the signal."""
+        self.came = True
+
+
 @contextmanager
-def _signals(supervisor: Supervisor, follower: Follower) -> Iterator[None]:
+def _signals(supervisor: Supervisor, follower: Follower, hang_ups: _HangUps) -> Iterator[None]:
     """SIGTERM and Ctrl-C end ``supervisor``, a second Ctrl-C at once; SIGHUP lets ``follower`` look."""
-    terminal, interrupted = os.isatty(sys.stderr.fileno()), False
+    interrupted = False
 
     def end(number: int, _: FrameType | None) -> None:
         nonlocal interrupted
@@ -154,7 +170,7 @@ def _signals(supervisor: Supervisor, follower: Follower) -> Iterator[None]:
         interrupted = interrupted or number == signal.SIGINT
 
     def look(number: int, frame: FrameType | None) -> None:
-        if terminal and not os.isatty(sys.stderr.fileno()):  # the terminal was closed
+        if hang_ups.terminal and not os.isatty(sys.stderr.fileno()):  # the terminal was closed
             end(number, frame)
         else:
             follower.look_now()
@@ -162,6 +178,8 @@ def _signals(supervisor: Supervisor, follower: Follower) -> Iterator[None]:
     handlers = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: look}
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    if hang_ups.came:
+        look(signal.SIGHUP, None)
     try:
         yield
     finally:

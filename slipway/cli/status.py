@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -25,15 +26,22 @@ def add_commands(app: typer.Typer) -> None:
 
 def status(
     name: Annotated[str | None, typer.Argument(help="Only this model, or this engine, NAME.TARGET.")] = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Answer over HTTP, with JSON and /metrics, until ended.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """The newest rollout of every engine: its phase, its share of the traffic, and what each gate says.
 
-    With --json a system such as Argo Rollouts or Flagger can ask for the verdict: PASS, FAIL, INCONCLUSIVE or ERROR;
-    null while it is under way.
+    Other systems steer by the verdict in the JSON: PASS, FAIL, INCONCLUSIVE or ERROR; null while it is under way, and
+    while what is promoted can still be rolled back by what is seen. With --listen a web metric of Argo Rollouts asks
+    for it at /NAME.TARGET.
     """
+    if listen is not None:
+        _answer(listen)
+        return
     every = workshop().rollouts.all_latest()
-    found = [one for one in every if name is None or name in {one.name, one.name.rpartition(".")[0]}]
+    found = named(every, name)
     if name is not None and not found:
         known = [one.name for one in every]
         told = f"; there are: {', '.join(known)}" if known else "; `slipway canary` starts one"
@@ -48,6 +56,28 @@ def status(
     for one in found:
         for reason in one.reasons:
             out.print(f"  {one.name}: {reason}", highlight=False, markup=False)
+
+
+def named(rollouts: list[Rollout], name: str | None) -> list[Rollout]:
+    """Those of a model, or of an engine ``NAME.TARGET``; all without a name."""
+    return [one for one in rollouts if name is None or name in {one.name, one.name.rpartition(".")[0]}]
+
+
+def _answer(listen: str) -> None:
+    """Answer until SIGTERM or Ctrl-C."""
+    from slipway.cli.status_server import StatusServer
+
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal():
+        raise BadInputError(f"--listen is HOST:PORT, such as 127.0.0.1:9109, found {listen!r}")
+    store = workshop().rollouts
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with StatusServer(host, int(port), store.all_latest) as server:
+        tell(f"the rollouts at {server.address}")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
 
 
 def _row(rollout: Rollout) -> tuple[str, ...]:

@@ -43,9 +43,10 @@ class Seen:
     the challenger's since its promotion. ``disagreed``, shape (n,), tells of each mirrored request whether the two
     top-1 answers differ. ``gained``, shape (m,), is correct_challenger - correct_champion, in {-1, 0, 1}, of each
     mirrored request whose label has come; ``labels_missing`` counts those whose label is overdue.
-    ``disagreed_labelled`` counts those that have a label and whose answers differ; None where nobody counted, then
-    only those where one was right are taken to. ``drift`` may hold a rollout, and never promotes one. ``minutes`` are
-    those since the rollout began.
+    ``disagreed_labelled`` counts those that have a label and whose answers differ; None where nobody counted, then only
+    those where one was right are taken to. ``champion_refused`` and ``challenger_refused`` count what was answered by
+    400 to 499 while both took traffic. ``outcomes``, shape (k,), are those of `failing_evidence`. ``drift`` may hold a
+    rollout, and never promotes one. ``minutes`` are those since the rollout began.
 
     Raises:
         BadInputError: a latency is not a number of milliseconds, or a gain is not -1, 0 or 1.
@@ -62,6 +63,9 @@ class Seen:
     baked_ms: NDArray[np.float64] = field(default_factory=_none)
     disagreed_labelled: int | None = None
     minutes: float = 0.0
+    champion_refused: int = 0
+    challenger_refused: int = 0
+    outcomes: NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
 
     def __post_init__(self) -> None:
         for name in ("champion_ms", "challenger_ms", "baked_ms"):
@@ -86,6 +90,8 @@ class Seen:
             challenger_answers=len(self.challenger_ms),
             champion_errors=self.champion_errors,
             challenger_errors=self.challenger_errors,
+            champion_refused=self.champion_refused,
+            challenger_refused=self.challenger_refused,
         )
 
     def mirrored(self) -> Mirrored:
@@ -116,7 +122,7 @@ def readings(
     champion_ms, challenger_ms = concurrent(seen.champion_ms, seen.challenger_ms, odds, steps_begun)
     found = [
         latency_gate(champion_ms, challenger_ms, policy.latency_margin, at_each_step),
-        error_gate(*_tallies(seen, steps_begun), policy.error_margin, at_each_step),
+        error_gate(*_tallies(seen, steps_begun), policy.error_margin, at_each_step, seen.outcomes),
         accuracy_gate(seen.mirrored(), policy.accuracy_margin, whole),
     ]
     if slo_p99_ms is not None:
@@ -124,6 +130,20 @@ def readings(
     if seen.drift is not None:
         found.append(drift_gate(seen.drift))
     return tuple(found)
+
+
+def counted_anew(rollout: Rollout, seen: Seen) -> Rollout:
+    """``rollout``, whose steps began no later than what is ``seen``.
+
+    Of a log that was lost, or rotated away before a controller resumed, less is seen than when a step began: what comes
+    from now on would not count until it had made up for that.
+    """
+    now = seen.counts().model_dump()
+    begun = tuple(
+        StepStart(**{name: min(count, now[name]) for name, count in start.model_dump().items()})
+        for start in rollout.steps_begun
+    )
+    return rollout if begun == rollout.steps_begun else rollout.model_copy(update={"steps_begun": begun})
 
 
 def advance(
@@ -207,13 +227,17 @@ def _told(readings: Sequence[Reading]) -> tuple[str, ...]:
 
 
 def _tallies(seen: Seen, steps_begun: Sequence[StepStart]) -> tuple[Tally, Tally]:
-    """Champion's and challenger's requests and errors since the last step began; a lost log leaves fewer than then."""
+    """Champion's and challenger's requests, errors and refusals since the last step began."""
     start = steps_begun[-1] if steps_begun else StepStart()
     champion_errors = max(0, seen.champion_errors - start.champion_errors)
     challenger_errors = max(0, seen.challenger_errors - start.challenger_errors)
     champion_answers = max(0, len(seen.champion_ms) - start.champion_answers)
     challenger_answers = max(0, len(seen.challenger_ms) - start.challenger_answers) + len(seen.baked_ms)
     return (
-        Tally(champion_answers + champion_errors, champion_errors),
-        Tally(challenger_answers + challenger_errors, challenger_errors),
+        Tally(champion_answers + champion_errors, champion_errors, seen.champion_refused - start.champion_refused),
+        Tally(
+            challenger_answers + challenger_errors,
+            challenger_errors,
+            seen.challenger_refused - start.challenger_refused,
+        ),
     )

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from slipway.decisions.confidence_sequences import share_bounds
 from slipway.decisions.dependence import LEAST_KEPT, Sample, spread, spread_over
 from slipway.decisions.paired_bets import Pairs, loss_lower_bound, loss_upper_bound
+from slipway.decisions.sudden_failures import failing_evidence
 from slipway.records.base import Decision, Verdict
 from slipway.records.rollout import Reading
 
 LATENCY, SLO, ERRORS, ACCURACY, DRIFT = "latency_p95", "latency_p99_slo", "errors", "accuracy", "drift"
 _P95, _P99 = 0.95, 0.99
+_NO_OUTCOMES: NDArray[np.int8] = np.empty(0, np.int8)
 
 
 @dataclass(frozen=True)
@@ -100,32 +102,58 @@ def slo_gate(latencies_ms: NDArray[np.float64], slo_p99_ms: float, levels: Level
 
 @dataclass(frozen=True)
 class Tally:
-    """How many requests an arm had, and how many of them it failed to answer."""
+    """How many requests an arm had, and how many of them it failed to answer.
+
+    Those that it ``refused`` as the client's mistake, by a code from 400 to 499, are none of them.
+    """
 
     requests: int
     errors: int
+    refused: int = 0
+
+    @property
+    def unanswered(self) -> Tally:
+        """With what it refused for an error."""
+        return Tally(self.requests + self.refused, self.errors + self.refused)
+
+    @property
+    def share(self) -> float:
+        """The share of errors that was found; 0 of no requests."""
+        return self.errors / self.requests if self.requests else 0.0
 
 
-def error_gate(champion: Tally, challenger: Tally, margin: float, levels: Levels) -> Reading:
+def error_gate(
+    champion: Tally, challenger: Tally, margin: float, levels: Levels, outcomes: NDArray[np.int8] = _NO_OUTCOMES
+) -> Reading:
     """Whether the challenger fails at most ``margin`` more of its requests than the champion, a share of all requests.
 
     The bounds are those of `share_bounds` at 2 / level, so that either arm's is wrong with probability at most half of
-    it. PASS when U_challenger <= L_champion + margin, FAIL when L_challenger > U_champion + margin: a challenger that
-    fails all of its first requests goes after three to five of them. Errors are taken to be independent; an outage that
-    hits both arms is in both counts.
+    it. PASS when U_challenger <= L_champion + margin, and refusals were not found to be more than the margin apart.
+    Each of three FAILs, at a third of its level: L_challenger > U_champion + margin; the same with refusals for errors,
+    for clients' mistakes come to both arms alike; and `failing_evidence` against U_champion + margin, which notices
+    within some requests what the counts hide behind thousands of answers. Errors are taken to be independent; an outage
+    that hits both arms is in both counts.
     """
     least, _ = share_bounds(champion.errors, champion.requests, 2 / levels.promote)
     _, most = share_bounds(challenger.errors, challenger.requests, 2 / levels.promote)
-    _, champion_most = share_bounds(champion.errors, champion.requests, 2 / levels.roll_back)
-    challenger_least, _ = share_bounds(challenger.errors, challenger.requests, 2 / levels.roll_back)
+    each = levels.roll_back / 3
+    challenger_least, champion_most = _apart(challenger, champion, each)
+    refusing_least, refusing_most = _apart(challenger.unanswered, champion.unanswered, each)
+    failing = failing_evidence(outcomes, champion_most + margin) >= -math.log(each)
+    refusing = challenger.unanswered.share > champion.unanswered.share + margin
     found = f"{challenger.errors:,} of {challenger.requests:,} requests failed"
     beside = f"the champion's {champion.errors:,} of {champion.requests:,} and {margin:.2%}"
-    if not challenger.requests:
-        verdict, told = Verdict.INCONCLUSIVE, "no request to the challenger yet"
-    elif most <= least + margin:
-        verdict, told = Verdict.PASS, f"{found}, at most {most:.2%} of all, within {beside}"
-    elif challenger_least > champion_most + margin:
+    refused = f"{challenger.refused:,} more were refused (4xx), the champion refused {champion.refused:,}"
+    if challenger_least > champion_most + margin:
         verdict, told = Verdict.FAIL, f"{found}, at least {challenger_least:.2%} of all, more than {beside}"
+    elif refusing_least > refusing_most + margin:
+        verdict, told = Verdict.FAIL, f"{found}, at least {refusing_least:.2%} with those refused; {refused}"
+    elif failing:
+        verdict, told = Verdict.FAIL, f"{found}, and of the latest more than {beside}"
+    elif not challenger.requests:
+        verdict, told = Verdict.INCONCLUSIVE, "no request to the challenger yet"
+    elif most <= least + margin and not refusing:
+        verdict, told = Verdict.PASS, f"{found}, at most {most:.2%} of all, within {beside}"
     else:
         verdict, told = Verdict.INCONCLUSIVE, f"{found}, {challenger_least:.2%} to {most:.2%} of all; beside {beside}"
     figures: dict[str, float | None] = {
@@ -137,7 +165,14 @@ def error_gate(champion: Tally, challenger: Tally, margin: float, levels: Levels
         "challenger_n": challenger.requests,
         "margin": margin,
     }
-    return _reading(ERRORS, verdict, (told,), figures)
+    return _reading(ERRORS, verdict, (told, refused) if refusing and verdict is not Verdict.FAIL else (told,), figures)
+
+
+def _apart(challenger: Tally, champion: Tally, level: float) -> tuple[float, float]:
+    """The least share of errors of one, and the largest of the other."""
+    least, _ = share_bounds(challenger.errors, challenger.requests, 2 / level)
+    _, most = share_bounds(champion.errors, champion.requests, 2 / level)
+    return least, most
 
 
 @dataclass(frozen=True)
@@ -199,7 +234,7 @@ def accuracy_gate(mirrored: Mirrored, margin: float, levels: Levels) -> Reading:
     }
     found = _accuracy_found(mirrored, at_worst)
     if not mirrored.requests and not mirrored.labelled:
-        told = "no mirrored request and no label: nothing tells of accuracy; set canary.shadow, or send labels"
+        told = "no mirrored request: nothing tells of accuracy, with labels or without; set canary.shadow"
         return _reading(ACCURACY, Verdict.INCONCLUSIVE, (told,), figures)
     if upper <= margin:
         return _reading(ACCURACY, Verdict.PASS, (f"loses at most {upper:.4f}, within {margin:g}: {found}",), figures)

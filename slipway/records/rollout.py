@@ -46,6 +46,8 @@ class StepStart(Record):
     challenger_answers: int = 0
     champion_errors: int = 0
     challenger_errors: int = 0
+    champion_refused: int = 0
+    challenger_refused: int = 0
 
 
 class Rollout(Record):

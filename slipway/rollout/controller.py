@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from slipway.config import CanaryParams
-from slipway.decisions.canary import advance, readings
+from slipway.decisions.canary import Seen, advance, counted_anew, readings
 from slipway.errors import InfrastructureError, SlipwayError, first_line
 from slipway.records import Contender, Phase, Rollout, Verdict
 from slipway.rollout.lease import LeaseLostError
@@ -22,7 +22,7 @@ SHARE_TOLERANCE = 0.01  # percentage points: a splitter may count in parts of te
 KEPT_GROWTH, KEPT_AT_LEAST = 1.05, 10  # readings are saved anew once the challenger has answered so much more
 CANARY = "the canary"  # who decided, where no person did
 FOLLOW_SECONDS = 120.0  # a server that follows the alias looks for it every few seconds
-APPROVED, SETTLED = "approved", "settled"  # kinds of events
+APPROVED, WITHDRAWN, SETTLED = "approved", "withdrawn", "settled"  # kinds of events
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Controller:
         self._unsaved = self._unrecorded = True  # what a controller before this one may have left undone
         self._shadow: bool | None = None
         self._told = 0
-        self._taken = False
+        self._looked = self._taken = False
         self._promoted_s: float | None = None
         self._failing_since_s: float | None = None
 
@@ -83,6 +83,7 @@ class Controller:
             except LeaseLostError:
                 raise  # the traffic is another controller's
             except InfrastructureError as error:
+                self._guard()
                 if not self._patient(error):
                     return self._give_up(error)
             except SlipwayError as error:
@@ -107,6 +108,17 @@ class Controller:
         self._site.store.record(self._rollout.rollout_id, SETTLED, self._rollout.phase)
         return True
 
+    def _guard(self) -> None:
+        """Whatever cannot be reached, the store among it: nothing grows, and a gate that fails returns the traffic."""
+        with suppress(SlipwayError):
+            if self._goes_on():
+                after = self._concluded()[0]
+                if not after.phase.ended or after.phase is Phase.PROMOTED:
+                    return
+                self._move(after)
+            if self._rollout.phase is not Phase.PROMOTED:
+                self._site.splitter.rollback()
+
     def _goes_on(self) -> bool:
         """Whether there is more to see: it is under way, or promoted and still baking."""
         return self._bakes() if self._rollout.phase is Phase.PROMOTED else not self._rollout.phase.ended
@@ -114,6 +126,8 @@ class Controller:
     def _bakes(self) -> bool:
         if self._taken:  # the champion's server follows the alias: the challenger's is asked no more
             return False
+        if not self._looked:  # what was seen before a controller died has its say before the alias moves
+            return True
         baked_s = self._rollout.phase_since_s + self._policy.bake_minutes * MINUTE_SECONDS
         return self._site.clock() < baked_s
 
@@ -122,8 +136,8 @@ class Controller:
         if self._rollout.phase.ended and self._rollout.phase is not Phase.PROMOTED:
             return None
         try:
-            word = registry_word(self._site.registry, self._rollout) or self._consent()
             self._taken = self._site.registry.champion(self._rollout.name) == self._rollout.challenger.version
+            word = registry_word(self._site.registry, self._rollout) or self._said()
         except LeaseLostError:
             raise
         except InfrastructureError as error:
@@ -132,19 +146,32 @@ class Controller:
             self._put(*word)
         return None
 
-    def _consent(self) -> tuple[Phase, str] | None:
-        if self._rollout.phase is not Phase.WAITING:
-            return None
-        happened = self._site.store.events(self._rollout.rollout_id)
-        return next(((Phase.PROMOTED, f"approved by {one.text}") for one in happened if one.kind == APPROVED), None)
+    def _said(self) -> tuple[Phase, str] | None:
+        """What a person told the rollout itself; an alias that has moved is moved back by whoever wants that."""
+        told = self._events()
+        if WITHDRAWN in told and not self._taken:
+            return Phase.ROLLED_BACK, f"rolled back: {told[WITHDRAWN]}"
+        if APPROVED in told and self._rollout.phase is Phase.WAITING:
+            return Phase.PROMOTED, f"approved by {told[APPROVED]}"
+        return None
+
+    def _events(self) -> dict[str, str]:
+        return {one.kind: one.text for one in self._site.store.events(self._rollout.rollout_id)}
+
+    def _concluded(self) -> tuple[Rollout, Seen]:
+        """Observe; what follows for the rollout."""
+        site, policy, demands = self._site, self._policy, self._demands
+        minutes = (site.clock() - self._rollout.started_s) / MINUTE_SECONDS
+        seen = replace(site.observe(self._rollout), minutes=minutes)
+        rollout = counted_anew(self._rollout, seen)
+        found = readings(policy, demands.slo_p99_ms, seen, rollout.steps_begun)
+        return advance(policy, rollout, found, seen, approval_required=demands.approval_required), seen
 
     def _decide(self) -> None:
-        """Observe, and take what follows from it."""
+        """Take what follows from all that was seen."""
         rollout, site = self._rollout, self._site
-        minutes = (site.clock() - rollout.started_s) / MINUTE_SECONDS
-        seen = replace(site.observe(rollout), minutes=minutes)
-        found = readings(self._policy, self._demands.slo_p99_ms, seen, rollout.steps_begun)
-        after = advance(self._policy, rollout, found, seen, approval_required=self._demands.approval_required)
+        after, seen = self._concluded()
+        self._looked = True
         if (after.phase, after.step) != (rollout.phase, rollout.step):
             self._move(after)
             return
@@ -195,7 +222,9 @@ class Controller:
 
     def _share_traffic(self) -> None:
         share, splitter = self._rollout.share_percent, self._site.splitter
-        if abs(splitter.share() - share) > SHARE_TOLERANCE:
+        grows = share - splitter.share()
+        # Nothing grows before a first look, nor against a person's word that came a moment ago.
+        if grows < -SHARE_TOLERANCE or (grows > SHARE_TOLERANCE and self._looked and WITHDRAWN not in self._events()):
             splitter.set_share(share)
         shadow = self._policy.shadow and not self._rollout.phase.ended
         if shadow is not self._shadow:
@@ -229,7 +258,8 @@ class Controller:
 
     def _withdraw(self) -> None:
         registry, rollout = self._site.registry, self._rollout
-        if not refused_already(registry, rollout):
+        cut_short = registry.aliases(rollout.name).get(CHALLENGER) == rollout.challenger.version
+        if cut_short or not refused_already(registry, rollout):
             registry.withdraw(rollout.name, rollout.challenger.version, CANARY, "; ".join(rollout.reasons))
         if registry.champion(rollout.name) == rollout.challenger.version:
             registry.rollback(rollout.name)

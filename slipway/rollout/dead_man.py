@@ -38,7 +38,8 @@ def return_if_silent(store: RolloutStore, splitter: Splitter, name: str, now_s: 
     lease renewed and no state saved for ``canary.dead_man_seconds``. A store that is out of reach tells of no sign of
     life either: what was last heard counts, and of a rollout that was never heard of the splitter's share. As long as
     the silence lasts each call looks that the challenger has no share; the store keeps one event of it. A controller
-    that resumes sets its share again.
+    that resumes sets its share again. After an end without a share there is nobody to wait for: whatever is left of one
+    (the controller was killed before it applied the end, or no gateway ran) is taken at once.
 
     Raises:
         InfrastructureError: the splitter cannot be reached.
@@ -50,6 +51,8 @@ def return_if_silent(store: RolloutStore, splitter: Splitter, name: str, now_s: 
         _record_late(store, watch)
     except InfrastructureError:
         return _return_unheard(watch, splitter, now_s)
+    if heard is not None and heard.rollout is not None and _over(heard.rollout):
+        _return(splitter)
     under_way = heard is not None and heard.rollout is not None and _at_stake(heard.rollout)
     watch.heard = heard if under_way and heard is not None else Heard(None, now_s)
     if not under_way or not _silent(watch.heard, now_s):
@@ -84,6 +87,10 @@ def _at_stake(rollout: Rollout) -> bool:
     """Whether the challenger may have traffic that needs somebody who watches it; one that bakes has all of it."""
     bakes = rollout.phase is Phase.PROMOTED and rollout.share_percent > 0
     return bakes or rollout.phase in {Phase.PROGRESSING, Phase.WAITING}
+
+
+def _over(rollout: Rollout) -> bool:
+    return rollout.phase.ended and rollout.share_percent == 0
 
 
 def _silent(heard: Heard, now_s: float) -> bool:

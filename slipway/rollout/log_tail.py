@@ -50,8 +50,8 @@ class LogTail:
 
     def _lines(self) -> Iterator[bytes]:
         if not self._older_read:
-            self._older_read = True
-            for older in self._older():
+            parts, self._older_read = self._older(), True
+            for older in parts:
                 yield from self._whole(older)
         if self._file is None and not self._open(self.path):
             return

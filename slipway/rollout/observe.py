@@ -97,11 +97,10 @@ class Observer:
             labels_missing=self._pairs.labels_missing,
             disagreed_labelled=self._pairs.disagreed_labelled if self._shadow else None,
             baked_ms=self._traffic.baked_ms,
+            champion_refused=self._traffic.refused["champion"],
+            challenger_refused=self._traffic.refused["challenger"],
+            outcomes=self._traffic.outcomes,
         )
-
-    def answered_since(self, since_s: float) -> int:
-        """How many requests that came since then the challenger has answered, as of the last look."""
-        return self._traffic.answered_since(since_s)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from slipway.decisions.sudden_failures import ANSWERED, CHAMPION_FAILED, FAILED
 from slipway.rollout.growing import Growing
 
 Arm = Literal["champion", "challenger"]
@@ -34,6 +35,11 @@ class Routed:
     def failed(self) -> bool:
         """Whether the arm that was asked is to blame: for an error, or that the other one had to answer."""
         return self.code >= SERVER_ERROR or self.answered not in {None, self.asked}
+
+    @property
+    def refused(self) -> bool:
+        """Whether the arm that was asked took it for the client's mistake."""
+        return not self.failed and BAD_REQUEST <= self.code < SERVER_ERROR
 
     @property
     def served_ms(self) -> float | None:
@@ -71,10 +77,11 @@ class Traffic:
     """Counts requests by the arm that they were sent to, in the order of the log.
 
     A challenger's request that the champion had to answer is an error of the challenger, as is any code from 500; those
-    from 400 to 499 are the client's. Latencies are compared while both arms take traffic: a run of one arm's requests
-    counts once the other arm was asked before and after it, unless it is so long that the other one took no traffic
-    meanwhile. So do the champion's errors; the challenger's count at once, to roll it back. ``shares`` are the smallest
-    and the largest share of the challenger, in percent, under which both take traffic.
+    from 400 to 499 may be the client's, and are counted by themselves. Latencies are compared while both arms take
+    traffic: a run of one arm's requests counts once the other arm was asked before and after it, unless it is so long
+    that the other one took no traffic meanwhile. So do the champion's errors and refusals; the challenger's count at
+    once, to roll it back. ``shares`` are the smallest and the largest share of the challenger, in percent, under which
+    both take traffic.
     """
 
     def __init__(self, shares: tuple[float, float]) -> None:
@@ -82,12 +89,13 @@ class Traffic:
         self._longest = {"champion": _UNLIKELY_RUN / lowest, "challenger": _UNLIKELY_RUN / (1 - highest)}
         self._latencies = {arm: Growing(np.float64) for arm in ARMS}
         self._baked = Growing(np.float64)
-        self._answered_s = Growing(np.float64)
         self._run: list[float] = []
-        self._run_length = self._run_errors = 0
+        self._run_length = self._run_errors = self._run_refused = 0
         self._run_arm: Arm | None = None
         self._both_asked = False
+        self._outcomes = Growing(np.int8)
         self.errors = dict.fromkeys(ARMS, 0)
+        self.refused = dict.fromkeys(ARMS, 0)
         self.left = dict.fromkeys(ARMS, 0)
 
     def add(self, request: Routed) -> None:
@@ -95,20 +103,19 @@ class Traffic:
         arm, served_ms = request.asked, request.served_ms
         self._turn_to(arm)
         self.left[arm] += request.code == CLIENT_LEFT
-        if request.failed and arm == "challenger":
-            self.errors[arm] += 1
-        elif request.failed:
-            self._run_errors += 1
-        elif served_ms is not None:
-            if arm == "challenger":
-                self._answered_s.extend((request.start_s,))
-            if self._run_length <= self._longest[arm]:
-                self._run.append(served_ms)
+        if arm == "challenger":
+            self._count(request)
+            self.refused[arm] += request.refused
+        else:
+            self._run_errors += request.failed
+            self._run_refused += request.refused
+        if served_ms is not None and self._run_length <= self._longest[arm]:
+            self._run.append(served_ms)
 
     def bake(self, request: Routed) -> None:
         """Count a request that the promoted challenger's engine was asked for, by whichever server has it open."""
         served_ms = request.served_ms
-        self.errors["challenger"] += request.failed
+        self._count(request)
         if served_ms is not None:
             self._baked.extend((served_ms,))
 
@@ -121,9 +128,16 @@ class Traffic:
         """Of the answers of the challenger's engine since it was promoted."""
         return self._baked.array()
 
-    def answered_since(self, since_s: float) -> int:
-        """How many requests that came since then (seconds since 1970) the challenger has answered, until promoted."""
-        return int(np.count_nonzero(self._answered_s.array() >= since_s))
+    @property
+    def outcomes(self) -> NDArray[np.int8]:
+        """What became of the challenger's requests, and when the champion failed: those of `failing_evidence`."""
+        return self._outcomes.array()
+
+    def _count(self, request: Routed) -> None:
+        """Count what became of a request to the challenger."""
+        self.errors["challenger"] += request.failed
+        if request.failed or request.served_ms is not None:
+            self._outcomes.extend((FAILED if request.failed else ANSWERED,))
 
     def _turn_to(self, arm: Arm) -> None:
         """Let the other arm's run count where it is over."""
@@ -132,6 +146,9 @@ class Traffic:
             if before is not None and self._both_asked and self._run_length <= self._longest[before]:
                 self._latencies[before].extend(self._run)
                 self.errors[before] += self._run_errors
+                self.refused[before] += self._run_refused
+            if self._run_errors:
+                self._outcomes.extend((CHAMPION_FAILED,))
             self._both_asked = before is not None
-            self._run, self._run_length, self._run_errors, self._run_arm = [], 0, 0, arm
+            self._run, self._run_length, self._run_errors, self._run_refused, self._run_arm = [], 0, 0, 0, arm
         self._run_length += 1

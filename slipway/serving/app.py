@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 import orjson
@@ -36,6 +38,7 @@ HEAD_BYTES = "Inference-Header-Content-Length"
 REQUEST_ID = "X-Request-ID"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 LEAST_COMPRESSED_BYTES = 512
+LARGE_JSON_BYTES = 2**20
 MAX_ID, MAX_REASON = 256, 2000  # characters
 
 
@@ -59,6 +62,8 @@ class InferenceServer:
         self._metrics = metrics or Metrics()
         self._metrics.watch_inputs(lambda: self.repository.models)
         self._bodies = Bodies(limits)
+        self._told: set[tuple[str, str]] = set()
+        self._reading = asyncio.Lock()
         self.drained = True
 
     def app(self) -> Starlette:
@@ -137,7 +142,9 @@ class InferenceServer:
 
     async def _exposed(self, _: Request) -> Response:
         self._metrics.in_flight({place.name: place.in_flight for place in self.repository})
-        return Response(self._metrics.exposed(self._log.dropped), media_type=self._metrics.content_type)
+        # Beside the event loop: to hold the inputs against the release's takes milliseconds.
+        text = await asyncio.to_thread(self._metrics.exposed, self._log.dropped)
+        return Response(text, media_type=self._metrics.content_type)
 
     async def _infer(self, request: Request, serving: Serving) -> Response:
         start, model = time.perf_counter_ns(), serving.model
@@ -150,9 +157,10 @@ class InferenceServer:
         except SlipwayError as error:
             self._failed(request, model, start, _status_of(error), getattr(error, "cause", "bad request"))
             raise
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises, and uvicorn would write down each time
             self._failed(request, model, start, 500, "engine")
-            raise
+            self._tell_once(model, error)
+            return await _broken(request, error)
         took_ns = time.perf_counter_ns() - start
         model.statistics.answered(took_ns)
         self._metrics.answered(model, took_ns / 1e9, done.queued_ns / 1e9, done.examples)
@@ -166,7 +174,7 @@ class InferenceServer:
     ) -> tuple[ServedModel, InferRequest, Done, Response]:
         body = await read_body(request, self._limits, take)
         head = _head_bytes(request)
-        asked = await beside(len(body) if head is None else head, read_infer_request, body, head)
+        asked = await self._read(body, head)
         # Only now: while the body came, another engine may have taken the place, and the former takes no more.
         serving = self._found(request)
         done = await serving.queue.infer(asked.arrays, request.is_disconnected)
@@ -176,12 +184,29 @@ class InferenceServer:
         response = await beside(size, _answered, serving.model, asked, done.outputs, request)
         return serving.model, asked, done, response
 
+    async def _read(self, body: bytes, head: int | None) -> InferRequest:
+        size = len(body) if head is None else head
+        if size <= LARGE_JSON_BYTES:
+            return await beside(size, read_infer_request, body, head)
+        async with self._reading:  # Python reads but one at a time, and each takes some ten times its size meanwhile
+            return await beside(size, read_infer_request, body, head)
+
     def _failed(self, request: Request, model: ServedModel, start_ns: int, status: int, cause: str) -> None:
         took_ns = time.perf_counter_ns() - start_ns
         model.statistics.failed(took_ns)
         self._metrics.failed(model.name, cause)
         if self._traces is not None:
             self._traces.failed(request.headers, model, took_ns, status, cause)
+
+    def _tell_once(self, model: ServedModel, error: Exception) -> None:
+        """Tell a person the first error of each kind: a client that can cause one can cause thousands."""
+        kind = (model.digest, type(error).__name__)
+        if kind in self._told:
+            return
+        self._told.add(kind)
+        told = "".join(traceback.format_exception(error))
+        with suppress(OSError, ValueError):  # a server without a stderr answers all the same
+            sys.stderr.write(f"{model.name} version {model.version} failed, further such errors are counted:\n{told}")
 
 
 def _answered(model: ServedModel, asked: InferRequest, outputs: dict[str, Any], request: Request) -> Response:

@@ -61,12 +61,15 @@ class Follower:
             self._read_entries()
         reason = None
         for entry in list(self._entries.values()):
+            asked = False
             try:
-                if reason is None:
-                    self._registry.check()
-                    self._look_at(entry)
+                self._registry.check()
+                asked = True
+                self._look_at(entry)
             except Exception as error:  # noqa: BLE001 - nothing that a store raises may end the looking
-                reason = str(error) if isinstance(error, SlipwayError) else first_line(error)
+                reason = reason or _told(error)
+                if not asked:
+                    break  # one model's files do not keep the others from being followed
         if self._reached != (reason is None):
             self._reached = reason is None
             self._submit(Reach(reason=reason))
@@ -99,14 +102,16 @@ class Follower:
             self._wake.clear()
             if self._ended.is_set():
                 return
-            read, self._read_anew = self._read_anew, False
+            read = self._read_anew
+            if read:  # else a signal that comes just now would be forgotten
+                self._read_anew = False
             self.look(read)
 
     def _read_entries(self) -> None:
         try:
             entries = {entry.registered: entry for entry in self._read()}
-        except SlipwayError as error:
-            self._submit(f"the same models are served on: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever a file holds may not end the looking
+            self._submit(f"the same models are served on: {_told(error)}")
             return
         for name in self._entries.keys() - entries.keys():
             self._seen.pop(name, None)
@@ -143,3 +148,7 @@ class Follower:
         folder = self._folder / str(next(self._orders))
         folder.mkdir(parents=True)  # a cleaner of temporary folders may have come by
         return fetch(self._registry, entry.registered, entry.alias, version, self._here, folder)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, SlipwayError) else first_line(error)

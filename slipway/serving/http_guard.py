@@ -33,11 +33,13 @@ class GuardedProtocol(HttpToolsProtocol):
     A request's headers have to be there ``header_seconds`` after the connection was opened, or after their first byte
     on one that was kept; the same time is given for the rest of a body that was refused. Of an answer
     ``LEAST_BYTES_PER_S`` have to be read on average of ``send_seconds``. What is neither body nor the headers of one
-    request takes ``HEADERS_BYTES`` at most.
+    request takes ``HEADERS_BYTES`` at most. Beyond ``most_connections`` a new one is closed at once: idle ones too take
+    files, of which a process has so many.
     """
 
     header_seconds: ClassVar[float]
     send_seconds: ClassVar[float]
+    most_connections: ClassVar[int]
 
     _sending: _CountedTransport
     _headers_timer: asyncio.TimerHandle | None = None
@@ -52,6 +54,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """Begin to wait for headers."""
         self._sending = _CountedTransport(transport)
         super().connection_made(cast("asyncio.Transport", self._sending))
+        if len(self.connections) > self.most_connections:
+            self.transport.abort()
+            return
         self._watch_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -232,13 +237,14 @@ class _CountedTransport:
         return self._written - self.unread
 
 
-def guarded(limits: Limits) -> type[GuardedProtocol]:
-    """The protocol for ``uvicorn.Config(http=...)``."""
+def guarded(limits: Limits, connections: int) -> type[GuardedProtocol]:
+    """The protocol for ``uvicorn.Config(http=...)``, which keeps so many ``connections`` open at most."""
 
     class Guarded(GuardedProtocol):
         """Within these limits."""
 
         header_seconds = limits.header_seconds
         send_seconds = limits.send_seconds
+        most_connections = connections
 
     return Guarded

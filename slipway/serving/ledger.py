@@ -56,6 +56,7 @@ class Ledger:
     def want(self, engine: LocalEngine) -> None:
         """The engine is to take the place of what serves its model; a newer one is wanted in place of an older."""
         self._engines[engine.order] = engine
+        self._wanted.pop(engine.name, None)  # they are opened in the order in which they were wanted
         self._wanted[engine.name] = engine.order
 
     def opened(self, order: int) -> None:
@@ -97,13 +98,15 @@ class Ledger:
         if self._engines.pop(order, None) is not None:
             shutil.rmtree(self.folder / str(order), ignore_errors=True)
 
-    def died(self) -> tuple[LocalEngine, ...]:
-        """The process died; those engines are given up that were being opened whenever it did so."""
+    def died(self, *, ready: bool) -> LocalEngine | None:
+        """The process died, ``ready`` or still opening what served before; the engine that is given up, if one is.
+
+        It is the one that was being opened whenever the process died: the others only waited for their turn.
+        """
         for order in list(self._engines):
             self.closed(order)
-        given_up = []
-        for engine in self.wanted:
-            deaths = self._deaths[engine.order] = self._deaths.get(engine.order, 0) + 1
-            if deaths >= MOST_DEATHS:
-                given_up.append(engine)
-        return tuple(given_up)
+        opening = next(iter(self.wanted), None) if ready else None
+        if opening is None:
+            return None
+        deaths = self._deaths[opening.order] = self._deaths.get(opening.order, 0) + 1
+        return opening if deaths >= MOST_DEATHS else None

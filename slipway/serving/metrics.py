@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
@@ -45,7 +46,7 @@ class Metrics:
         self._restarts = Gauge(
             "slipway_engine_process_restarts", "How often the answering process had to be started anew.", registry=own
         )
-        self._told_dropped = 0
+        self._told_dropped, self._telling = 0, threading.Lock()
         self._registry = own
 
     def answered(self, model: ServedModel, seconds: float, queued_seconds: float, examples: int) -> None:
@@ -85,6 +86,7 @@ class Metrics:
 
     def exposed(self, log_dropped: int) -> bytes:
         """All of them in Prometheus' text format, with the lines that the access log had to drop so far."""
-        self._dropped.inc(log_dropped - self._told_dropped)
-        self._told_dropped = log_dropped
+        with self._telling:  # two may ask at once, from two threads
+            self._dropped.inc(max(log_dropped - self._told_dropped, 0))
+            self._told_dropped = max(log_dropped, self._told_dropped)
         return generate_latest(self._registry)

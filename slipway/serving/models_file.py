@@ -33,7 +33,7 @@ def read_models(path: Path) -> tuple[ModelEntry, ...]:
     """
     try:
         listed = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a date such as 2026-13-01 is a ValueError
         raise BadInputError(f"cannot read the models of {path}: {' '.join(str(error).split())}") from error
     if not isinstance(listed, list) or not listed:
         raise BadInputError(f"{path} holds no list of models; list them as: - {{name: digits-resnet, target: x86}}")

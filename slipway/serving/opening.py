@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import Future, wait
+from threading import Thread
+from typing import TypeAlias
+
 import numpy as np
 
 from slipway.decisions.parity import parity_gate
-from slipway.errors import RejectedError
+from slipway.errors import InfrastructureError, RejectedError
 from slipway.measure.arrays import Array, Arrays
 from slipway.measure.example import Example, load_example
 from slipway.measure.parity import compare_outputs
@@ -14,9 +19,37 @@ from slipway.serving.local_engine import LocalEngine
 from slipway.serving.served import ServedModel
 
 OTHERWISE = "its stored example is answered otherwise than in its validation"
+OPENING_SECONDS = 600.0  # some engines take a minute
+
+Ready: TypeAlias = tuple[ServedModel, tuple[str, ...]]
 
 
-def opened(engine: LocalEngine) -> tuple[ServedModel, tuple[str, ...]]:
+def opened_in_time(engine: LocalEngine) -> Ready:
+    """`opened`, given up where it takes longer than any engine needs.
+
+    Raises:
+        InfrastructureError: it took too long.
+        SlipwayError: as `opened`.
+    """
+    coming = _begun(engine)
+    wait([coming], OPENING_SECONDS)
+    return _arrived(coming)
+
+
+async def opened_beside(engine: LocalEngine) -> Ready:
+    """`opened_in_time`, while the event loop goes on.
+
+    Raises:
+        SlipwayError: as `opened_in_time`.
+    """
+    coming = _begun(engine)
+    waited = asyncio.wrap_future(coming)
+    waited.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio complains of it
+    await asyncio.wait([waited], timeout=OPENING_SECONDS)
+    return _arrived(coming)
+
+
+def opened(engine: LocalEngine) -> Ready:
     """The engine, ready to answer, and what a person should know of it.
 
     Raises:
@@ -40,6 +73,34 @@ def opened(engine: LocalEngine) -> tuple[ServedModel, tuple[str, ...]]:
         model.close()
         raise
     return model, tuple(notes)
+
+
+def _begun(engine: LocalEngine) -> Future[Ready]:
+    """`opened` in a thread of its own, for which nobody waits at the end; what comes too late is closed."""
+    coming: Future[Ready] = Future()
+
+    def work() -> None:
+        try:
+            ready = opened(engine)
+        except BaseException as error:  # noqa: BLE001 - as a thread pool does, it is raised where it is awaited
+            if coming.set_running_or_notify_cancel():
+                coming.set_exception(error)
+            return
+        if coming.set_running_or_notify_cancel():
+            coming.set_result(ready)
+        else:
+            ready[0].close()
+
+    Thread(target=work, name="opening", daemon=True).start()
+    return coming
+
+
+def _arrived(coming: Future[Ready]) -> Ready:
+    if coming.cancel():
+        raise InfrastructureError(
+            f"it was not open after {OPENING_SECONDS:g} s: its runtime hangs, or this host is too slow for it"
+        )
+    return coming.result()
 
 
 def _require_parity(model: ServedModel, example: Example) -> None:

@@ -14,6 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import slipway
+from slipway.serving.inference_json import brief
+from slipway.serving.limits import MAX_DIGITS
 from slipway.serving.page_words import Shown, shown
 from slipway.serving.served import ServedModel
 from slipway.serving.stored_examples import labels, stored_example
@@ -51,21 +53,24 @@ def routes(models: Callable[[], Sequence[ServedModel]]) -> list[Route]:
     async def file(request: Request) -> Response:
         name = request.path_params["file"]
         if name not in files:
-            raise HTTPException(404, f"the page has no file {name!r}; it has {', '.join(sorted(files))}")
+            raise HTTPException(404, f"the page has no file {brief(name)}; it has {', '.join(sorted(files))}")
         return _answer(files[name], KINDS[Path(name).suffix], "no-cache")
 
     async def example(request: Request) -> Response:
         name, index = request.path_params["name"], request.path_params["index"]
         model = next((one for one in models() if one.name == name), None)
-        told = None if model is None else await asyncio.to_thread(stored_example, model.origin.example, index)
+        told = None
+        if model is not None and index.isdecimal() and len(index) <= MAX_DIGITS:
+            told = await asyncio.to_thread(stored_example, model.origin.example, int(index))
         if told is None:
-            raise HTTPException(404, f"there is no stored example {index} of model {name!r}; see the page at /")
+            message = f"there is no stored example {brief(index)} of model {brief(name)}; see the page at /"
+            raise HTTPException(404, message)
         return _answer(orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY), "application/json", "no-store")
 
     return [
         Route("/", page),
         Route("/page/{file}", file),
-        Route("/examples/{name}/{index:int}", example),
+        Route("/examples/{name}/{index}", example),
     ]
 
 

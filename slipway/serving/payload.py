@@ -25,6 +25,9 @@ from slipway.serving.inference_json import (
 BINARY_SIZE = "binary_data_size"
 BINARY_DATA = "binary_data"
 BINARY_OUTPUT = "binary_data_output"
+SEND_FLAT = "send data as one flat list, or in binary"
+# Each costs Python much more than its two bytes: millions would keep everybody else waiting for many seconds.
+MAX_LISTS = 2**20
 ONLY_TENSORS = "; engines take and give tensors alone"
 
 
@@ -69,6 +72,8 @@ def read_infer_request(body: bytes, head_bytes: int | None) -> InferRequest:
 
 def _read(body: bytes, head_bytes: int | None) -> InferRequest:
     head, tail = (body, b"") if head_bytes is None else (body[:head_bytes], memoryview(body)[head_bytes:])
+    if (lists := head.count(b"[") + head.count(b"{")) > MAX_LISTS:
+        raise BadInputError(f"the JSON holds {lists} lists and objects, at most {MAX_LISTS} are taken; {SEND_FLAT}")
     try:
         request = orjson.loads(head)
     except orjson.JSONDecodeError as error:

@@ -14,10 +14,10 @@ import numpy as np
 
 from slipway.engines import engine
 from slipway.engines.base import RunOptions
-from slipway.errors import BadInputError, TamperedError
+from slipway.errors import BadInputError
 from slipway.records import Evidence
+from slipway.serving.engine_file import require_proven, threads_of
 from slipway.stores.mlflow_connection import import_mlflow
-from slipway.stores.objects import digest_of
 
 import_mlflow()
 
@@ -36,10 +36,8 @@ class EngineModel(PythonModel):
         """
         path = Path(context.artifacts["engine"])
         evidence = Evidence.model_validate_json((path.parents[1] / "evidence.json").read_text(encoding="utf-8"))
-        if digest_of(path) != evidence.digest:
-            raise TamperedError(f"{path} is not the engine file of its evidence; register the model again")
-        threads = int(evidence.options.get("threads", 1))
-        self._session = engine(evidence.spec.engine).load(path, RunOptions(threads=threads))
+        require_proven(path, evidence, "register the model again")
+        self._session = engine(evidence.spec.engine).load(path, RunOptions(threads=threads_of(evidence)))
 
     # MLflow reads the hint and warns about any but this one.
     def predict(

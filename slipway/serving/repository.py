@@ -57,7 +57,7 @@ class Repository:
             self.put(model)
 
     def __iter__(self) -> Iterator[Place]:
-        return iter(self._places.values())
+        return iter(tuple(self._places.values()))  # which a thread may go through while models come and go
 
     @property
     def models(self) -> list[ServedModel]:

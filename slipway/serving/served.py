@@ -14,12 +14,11 @@ import numpy as np
 from slipway.engines import engine
 from slipway.engines.base import RunOptions, Session
 from slipway.engines.streams import load_streams
-from slipway.errors import TamperedError
 from slipway.records import Evidence, TensorSpec
 from slipway.serving.drift import watch_of
+from slipway.serving.engine_file import require_proven, threads_of
 from slipway.serving.inference_json import Array
 from slipway.serving.local_engine import Origin
-from slipway.stores.objects import digest_of
 
 WARM_UP_CALLS = 3
 UNKNOWN = Origin()
@@ -90,8 +89,7 @@ class ServedModel:
             UnsupportedError: its engine is not available here.
             InfrastructureError: another version of Slipway wrote the summary of its inputs.
         """
-        if digest_of(path) != evidence.digest:
-            raise TamperedError(f"{path} is not the engine file of its evidence; register the model again")
+        require_proven(path, evidence, "register the model again")
         self.name, self.version, self.evidence, self.origin = name, version, evidence, origin
         self.digest = str(evidence.digest)
         self.watch = watch_of(origin.companions)
@@ -154,4 +152,4 @@ def run_options(evidence: Evidence) -> RunOptions:
     best = evidence.timing.best_throughput if evidence.timing else None
     if best is not None and best.streams > 1:
         return RunOptions(threads=best.threads, streams=best.streams)
-    return RunOptions(threads=int(evidence.options.get("threads", 1)))
+    return RunOptions(threads=threads_of(evidence))

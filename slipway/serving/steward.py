@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Thread
 
@@ -23,7 +22,7 @@ from slipway.serving.messages import (
     Unload,
 )
 from slipway.serving.metrics import Metrics
-from slipway.serving.opening import opened
+from slipway.serving.opening import opened_beside, opened_in_time
 from slipway.serving.refusals import outcome_of, refusal_of
 from slipway.serving.repository import Repository, Serving
 from slipway.serving.served import ServedModel
@@ -40,8 +39,6 @@ class Steward:
     ) -> None:
         self._channel, self._orders, self._repository, self._metrics = channel, orders, repository, metrics
         self._serving: dict[str, int] = {}
-        # A thread that nobody waits for at the end: some engines take a minute to open.
-        self._opening = ThreadPoolExecutor(max_workers=1, thread_name_prefix="opening")
         self.orphaned = False
 
     def start(self, start: Start) -> None:
@@ -49,7 +46,7 @@ class Steward:
         self._metrics.restarts(start.restarts)
         for engine in start.engines:
             try:
-                self._install(engine, *opened(engine))
+                self._install(engine, *opened_in_time(engine))
             except Exception as error:  # noqa: BLE001 - whatever a runtime raises is told to the supervising process
                 self._refused(engine, error)
         for name, reason in start.refusals.items():
@@ -88,7 +85,7 @@ class Steward:
 
     async def _swap(self, engine: LocalEngine) -> None:
         try:
-            ready = await asyncio.get_running_loop().run_in_executor(self._opening, opened, engine)
+            ready = await opened_beside(engine)
         except Exception as error:  # noqa: BLE001 - whatever a runtime raises, the engine that serves goes on
             self._refused(engine, error)
             self._metrics.swapped(engine.name, outcome_of(error))

@@ -53,7 +53,7 @@ class Supervisor:
         self._lost: Callable[[str], None] = lambda _: None
         self._ledger = Ledger(folder)
         self._changes: SimpleQueue[Change] = SimpleQueue()
-        self._later: list[Refuse | Unload | Reach] = []
+        self._later: list[Swap | Refuse | Unload | Reach] = []
         self._process: ServingProcess | None = None
         self._restarts, self._deaths, self._start_at = 0, 0, 0.0
         self._ends, self._at_once, self._end_by, self._status = False, False, float("inf"), 0
@@ -156,7 +156,7 @@ class Supervisor:
         reports = process.channel.receive()
         if reports is None:
             self._selector.unregister(process.channel)
-            self._died(process.ended(), time.monotonic() - process.started)
+            self._died(process)
             return
         for report in reports:
             self._note(report, process)
@@ -172,9 +172,8 @@ class Supervisor:
             case Ready():
                 process.ready = True
                 self._tell(f"answering again, after {self._restarts} new starts")
-                for message in (Answer(), *map(_swap, self._ledger.wanted), *self._later):
+                for message in (Answer(), *self._unsent()):
                     process.send(message)
-                self._later.clear()
 
     def _opened(self, report: Opened, process: ServingProcess) -> None:
         engine = self._ledger[report.order]
@@ -213,8 +212,18 @@ class Supervisor:
                 self._tell(f"the registry {'can be asked again' if change.reason is None else down}")
         if self._process is not None and self._process.ready:
             self._process.send(change)
-        elif not isinstance(change, Swap):  # what is wanted, the ledger knows
+        else:
             self._later.append(change)
+
+    def _unsent(self) -> list[Swap | Refuse | Unload | Reach]:
+        """What a new process has to do: first the swaps that the former one left undone, then what came meanwhile."""
+        later, self._later = self._later, []
+        wanted = {engine.order: Swap(engine=engine) for engine in self._ledger.wanted}
+        came = {change.engine.order for change in later if isinstance(change, Swap)}
+        undone = [swap for order, swap in wanted.items() if order not in came]
+        for order in came - wanted.keys():
+            self._ledger.closed(order)
+        return undone + [one for one in later if not isinstance(one, Swap) or one.engine.order in wanted]
 
     def _restart(self) -> None:
         self._restarts += 1
@@ -229,14 +238,16 @@ class Supervisor:
         self._start_at = time.monotonic() + pause
         self._tell(f"the serving process {reason}; it is started anew in {pause:g} s")
 
-    def _died(self, status: int, lived_seconds: float) -> None:
-        self._process = None
+    def _died(self, process: ServingProcess) -> None:
+        lived_seconds = time.monotonic() - process.started
+        status, self._process = process.ended(), None
         if self._ends:
             self._status = status
             return
         self._deaths = 1 if lived_seconds >= STEADY_SECONDS else self._deaths + 1
         self._pause(how(status))
-        for engine in self._ledger.died():
+        engine = self._ledger.died(ready=process.ready)
+        if engine is not None:
             reason = f"version {engine.version} is refused: the serving process died each time while it was opened"
             self._ledger.refused(engine.order, reason)
             self._change(Refuse(name=engine.name, reason=reason, outcome="crashed"))
@@ -251,15 +262,11 @@ class Supervisor:
                 return 0
             self._send(End())
         if self._process is None:
-            if self._status < 0:
+            if self._status not in {0, InfrastructureError.exit_code}:  # with that one it tells by itself
                 self._tell(f"the serving process {how(self._status)} before it had answered everything")
-            return self._status if self._status >= 0 else InfrastructureError.exit_code
+            return 0 if self._status == 0 else InfrastructureError.exit_code
         if self._at_once or time.monotonic() >= self._end_by:
             self._process.kill()
             self._tell("ended before everything was answered")
             return InfrastructureError.exit_code
         return None
-
-
-def _swap(engine: LocalEngine) -> Swap:
-    return Swap(engine=engine)

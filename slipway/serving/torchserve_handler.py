@@ -13,10 +13,10 @@ from typing import Any
 
 from slipway.engines import engine
 from slipway.engines.base import RunOptions
-from slipway.errors import BadInputError, TamperedError
+from slipway.errors import BadInputError
 from slipway.records import Evidence
+from slipway.serving.engine_file import require_proven, threads_of
 from slipway.serving.inference_json import id_of, read_request, write_response
-from slipway.stores.objects import digest_of
 
 EVIDENCE = "evidence.json"
 BAD_REQUEST = 400
@@ -34,12 +34,10 @@ class EngineHandler:
         folder = Path(context.system_properties["model_dir"])
         evidence = Evidence.model_validate_json((folder / EVIDENCE).read_text(encoding="utf-8"))
         (path,) = (folder / "served").iterdir()
-        if digest_of(path) != evidence.digest:
-            raise TamperedError(f"{path} is not the engine file of its evidence; publish the model again")
+        require_proven(path, evidence, "publish the model again")
         model = context.manifest["model"]
         self._name, self._version = model["modelName"], model["modelVersion"]
-        threads = int(evidence.options.get("threads", 1))
-        self._session = engine(evidence.spec.engine).load(path, RunOptions(threads=threads))
+        self._session = engine(evidence.spec.engine).load(path, RunOptions(threads=threads_of(evidence)))
 
     def handle(self, requests: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
         """An answer to each request.

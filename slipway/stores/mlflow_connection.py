@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from slipway.records import Signature, TensorSpec
 
 CHECK_SECONDS = 3.0
+CURRENT_USER = "/api/2.0/mlflow/users/current"  # of MLflow's basic-auth app
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -77,27 +79,51 @@ def at_border(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
         except SlipwayError:
             raise
         except (MlflowException, RequestException, SQLAlchemyError, ImportError, OSError) as error:
-            raise _translated(error, self.tracking_uri) from error
+            names = [word for word in args if isinstance(word, str)][:2]
+            asked = " ".join([method.__name__.strip("_").replace("_", " "), *names])
+            raise _translated(error, self.tracking_uri, asked) from error
 
     return wrapped
 
 
-def _translated(error: Exception, uri: str) -> SlipwayError:
-    text = f"MLflow at {_without_password(uri)}: {' '.join(str(error).split())[:400]}"
-    code = getattr(error, "error_code", None)
+def _translated(error: Exception, uri: str, asked: str) -> SlipwayError:
+    store = f"MLflow at {without_password(uri)}"
+    told = without_password(" ".join(str(error).split()))[:400]  # cut last: half an address would show its password
+    text, code = f"{store}: {told}", _code(error)
     if code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
         return BadInputError(f"{text}; check the name, the version and MLFLOW_TRACKING_URI")
     if code == "PERMISSION_DENIED":
-        return RejectedError(f"{text}; ask for EDIT permission on this model")
-    if code == "UNAUTHENTICATED":
-        return BadInputError(f"{text}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        answer = re.search("Response body: '(.+)'$", told)
+        return RejectedError(
+            f"{store} does not let {_asker() or 'you'} do this ({asked}): {answer[1] if answer else told}; "
+            "ask for EDIT permission on the model or experiment, or set MLFLOW_TRACKING_USERNAME to somebody who has it"
+        )
+    if code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}:
+        asker = _asker()
+        refused = "asks who you are" if asker is None else f"does not accept {asker} with this password"
+        return BadInputError(f"{store} {refused}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
     if isinstance(error, ImportError):
         return BadInputError(f"{text}; install the driver of this database")
     return InfrastructureError(f"{text}; check that the store is up and MLFLOW_TRACKING_URI is right")
 
 
-def _without_password(uri: str) -> str:
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
+def _code(error: Exception) -> str | None:
+    """MLflow's code for the error; a refused transfer of a file it leaves in the words of ``requests``."""
+    if refused := re.search(r"\b(401|403) Client Error\b", str(error)):
+        return {"401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED"}[refused[1]]
+    return getattr(error, "error_code", None)
+
+
+def _asker() -> str | None:
+    """The user name that MLflow is given."""
+    from mlflow.utils.credentials import read_mlflow_creds
+
+    return read_mlflow_creds().username or None
+
+
+def without_password(text: str) -> str:
+    """The text with a password in an address replaced."""
+    return re.sub(r"(?<=://)([^/@:\s]*):[^/\s]*@", r"\1:***@", text)
 
 
 @functools.cache
@@ -137,7 +163,7 @@ class Connection:
             BadInputError: the URI names no store that could hold registered models.
             InfrastructureError: no answer; MLflow's own client would retry for minutes.
         """
-        uri, told = self.tracking_uri, _without_password(self.tracking_uri)
+        uri, told = self.tracking_uri, without_password(self.tracking_uri)
         try:
             parts = urlsplit(uri)
             scheme, address = parts.scheme.partition("+")[0], (parts.hostname, parts.port)
@@ -151,7 +177,8 @@ class Connection:
         try:
             if scheme in {"http", "https"}:
                 with contextlib.suppress(urllib.error.HTTPError):  # an answer, even a refusal, is a sign of life
-                    urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=CHECK_SECONDS).close()  # noqa: S310 - scheme checked above
+                    bare = re.sub("(?<=://)[^/]*@", "", uri).rstrip("/")  # urllib takes a name for part of the host
+                    urllib.request.urlopen(f"{bare}/health", timeout=CHECK_SECONDS).close()  # noqa: S310 - scheme checked above
             elif scheme == "sqlite":
                 _check_sqlite(Path(uri.partition(":///")[2]))
             elif scheme in PORTS:
@@ -161,6 +188,28 @@ class Connection:
                 f"cannot reach MLflow at {told}: {error}; start it, correct MLFLOW_TRACKING_URI, or unset it for the "
                 "embedded store"
             ) from error
+
+    @at_border
+    def user(self) -> str | None:
+        """The name by which the server has authenticated whoever asks; None where it asks nobody who they are.
+
+        Raises:
+            BadInputError: it does not accept the name and the password.
+        """
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+        if urlsplit(self.tracking_uri).scheme not in {"http", "https"}:
+            return None
+        self.check()
+        known_as = get_default_host_creds(self.tracking_uri)  # type: ignore[no-untyped-call]
+        answer = http_request(known_as, CURRENT_USER, "GET")  # type: ignore[no-untyped-call]
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+            verify_rest_response(answer, CURRENT_USER)  # raises
+        try:
+            return str(answer.json()["user"]["username"])
+        except (ValueError, KeyError, TypeError):  # a server without that app
+            return None
 
     def experiment(self, name: str) -> str:
         """The experiment's id; it is created when missing."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from slipway.errors import BadInputError
 from slipway.records import Signature
-from slipway.stores.mlflow_connection import Connection, mlflow_signature
+from slipway.stores.mlflow_connection import Connection, mlflow_signature, without_password
 from slipway.stores.registry import ModelVersionRef, parse_model_uri
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def aliases_of(connection: Connection, name: str) -> dict[str, str]:
     aliases = _aliases(connection, name)
     if aliases is None:
         known = [model.name for model in connection.client.search_registered_models(max_results=50)]
-        raise BadInputError(f"no registered model {name!r} in {connection.tracking_uri}; it has {_told(known)}")
+        store = without_password(connection.tracking_uri)
+        raise BadInputError(f"no registered model {name!r} in {store}; it has {_told(known)}")
     return aliases
 
 

@@ -161,7 +161,9 @@ class MlflowRegistry:
     @at_border
     def aliases(self, name: str) -> dict[str, str]:
         """See ``Registry.aliases``."""
-        return mlflow_models.aliases_of(self._connection, name)
+        aliases = mlflow_models.aliases_of(self._connection, name)
+        champion = aliases.get(CHAMPION)  # what names it as well says nothing, see _take_away
+        return {one: of for one, of in aliases.items() if of != champion or one not in {CHALLENGER, PREVIOUS}}
 
     @at_border
     def champion(self, name: str) -> str | None:
@@ -177,7 +179,7 @@ class MlflowRegistry:
     @at_border
     def tag(self, name: str, version: str, key: str, value: str) -> None:
         """See ``Registry.tag``."""
-        self._connection.client.set_model_version_tag(name, version, key, value)
+        self._tag(name, version, {key: value})
 
     @at_border
     def set_challenger(self, name: str, version: str) -> None:
@@ -188,16 +190,20 @@ class MlflowRegistry:
     def promote(self, name: str, version: str, approver: str | None, reason: str | None) -> None:
         """See ``Registry.promote``."""
         file = self._version(name, version).tags.get(DIGEST_TAG)
-        aliases = self.aliases(name)
-        for key, value in decision_tags("promoted", approver, reason).items():
-            self.tag(name, version, key, value)
+        aliases = mlflow_models.aliases_of(self._connection, name)
+        self._tag(name, version, decision_tags("promoted", approver, reason))
         champion = aliases.get(CHAMPION)
+        # An alias on the champion until now would say something again once another version is champion.
+        over = {one for one in (CHALLENGER, PREVIOUS) if one in aliases and aliases[one] == champion}
         if champion is not None and self._version(name, champion).tags.get(DIGEST_TAG) != file:
             # Before the champion moves: from then on a rollback must know where to go.
             self._alias(name, PREVIOUS, champion)
+            over.discard(PREVIOUS)
         self._alias(name, CHAMPION, version)
         if aliases.get(CHALLENGER) == version:
-            self._connection.client.delete_registered_model_alias(name, CHALLENGER)
+            over.add(CHALLENGER)
+        for alias in over:
+            self._take_away(name, alias, version)
 
     @at_border
     def reject(self, name: str, version: str, approver: str, reason: str) -> None:
@@ -217,23 +223,44 @@ class MlflowRegistry:
     @at_border
     def rollback(self, name: str) -> RegisteredEngine:
         """See ``Registry.rollback``."""
-        aliases = self.aliases(name)
+        aliases = mlflow_models.aliases_of(self._connection, name)
         champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
         if previous is None:
             raise BadInputError(f"{name} has no previous version to roll back to; champion is {champion or 'not set'}")
         # Equal when a promotion or rollback was cut short: then the previous version serves already.
         if champion is not None and champion != previous:
-            self.tag(name, champion, DECISION_TAG, "rolled back")
+            self._tag(name, champion, {DECISION_TAG: "rolled back"})
         self._alias(name, CHAMPION, previous)
-        self._connection.client.delete_registered_model_alias(name, PREVIOUS)
+        self._take_away(name, PREVIOUS, previous)
+        if champion is not None and aliases.get(CHALLENGER) == champion:
+            self._take_away(name, CHALLENGER, previous)
         return self.version(name, previous)
 
     def _refuse(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         self._version(name, version)
+        self._tag(name, version, tags)
+        aliases = mlflow_models.aliases_of(self._connection, name)
+        if aliases.get(CHALLENGER) == version:
+            self._take_away(name, CHALLENGER, aliases.get(CHAMPION))
+
+    def _tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
-            self.tag(name, version, key, value)
-        if self.aliases(name).get(CHALLENGER) == version:
-            self._connection.client.delete_registered_model_alias(name, CHALLENGER)
+            self._connection.client.set_model_version_tag(name, version, key, value)
+
+    def _take_away(self, name: str, alias: str, champion: str | None) -> None:
+        """Let ``alias`` say nothing: delete it, or for whom MLflow refuses that, let it name the champion as well.
+
+        MLflow asks for MANAGE there, and for EDIT elsewhere. Without a champion it stays, on a version that is refused.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._connection.client.delete_registered_model_alias(name, alias)
+        except MlflowException as error:
+            if error.error_code != "PERMISSION_DENIED":
+                raise
+            if champion is not None:
+                self._alias(name, alias, champion)
 
     def _alias(self, name: str, alias: str, version: str) -> None:
         self._connection.client.set_registered_model_alias(name, alias, version)

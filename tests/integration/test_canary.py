@@ -298,12 +298,25 @@ def test_a_person_approves_and_afterwards_rolls_back(project: Project) -> None:
 
 
 def test_rollback_ends_a_rollout_that_is_under_way(project: Project) -> None:
+    """The controller, which looks every second, sets its share no more while the command still asks the registry."""
     write_params(project.root, step_requests=5000)
+    shares: list[tuple[float, float]] = []
     with traffic(project) as on, project.start(*CANARY, "--version", "2") as command:
         command.wait_for(lambda: on.share() == 25)
+
+        def watch() -> None:
+            while command.runs():
+                shares.append((time.time(), on.share()))
+                time.sleep(0.02)
+
+        watching = threading.Thread(target=watch)
+        watching.start()
         code, rolled = project.run("rollback", NAME, "--target", TARGET, "--json")
         assert (code, rolled.object["champion"], rolled.object["withdrawn"]) == (0, "1", "2")
         assert command.ended() == 3, command.stderr
+        watching.join()
+        (told_s,) = [one.at_s for one in on.store.events(command.object["rollout_id"]) if one.kind == "withdrawn"]
+        assert {share for at_s, share in shares if at_s > told_s + 1} == {0}
         assert on.share() == 0
         state = project.run("status", ENGINE, "--json")[1].object["rollouts"]
         assert [one["phase"] for one in state] == [Phase.ROLLED_BACK]

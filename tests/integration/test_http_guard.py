@@ -101,12 +101,12 @@ def place(caplog: pytest.LogCaptureFixture) -> Iterator[Place]:
 
 
 @contextmanager
-def serving(limits: Limits) -> Iterator[Place]:
+def serving(limits: Limits, connections: int = 1000) -> Iterator[Place]:
     """A server in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(
             application(limits),
-            http=guarded(limits),
+            http=guarded(limits, connections),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -397,3 +397,18 @@ def test_who_resets_the_connection_in_the_middle_is_forgotten(place: Place) -> N
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         place.wait_for(lambda: place.connections == 0)
+
+
+def test_beyond_so_many_connections_a_new_one_is_closed_and_those_that_were_there_are_answered() -> None:
+    with serving(Limits(), connections=3) as place:
+        clients = [place.connect() for _ in range(3)]
+        place.wait_for(lambda: place.connections == 3)
+        for _ in range(10):
+            with place.connect() as further:
+                assert received(further) == b""
+        for client in clients:
+            client.sendall(GET)
+            assert received(client, b"here").startswith(b"HTTP/1.1 200")
+            client.close()
+        place.wait_for(lambda: place.connections == 0)
+        place.still_answers()

@@ -218,6 +218,20 @@ def test_sigterm_while_the_first_engine_is_opened_leaves_nothing_behind(register
     assert not list(temporary.iterdir())
 
 
+def test_a_sighup_while_the_first_engine_is_opened_is_answered_later(registered: Project) -> None:
+    registry, models = workshop(registered.root).registry, registered.root / "models.yaml"
+    models.write_text("- {name: tiny, target: x86}\n")
+    registry.set_challenger(NAME, "2")
+    with registered.start("serve", "--models", "models.yaml", "--port", "0", "--poll-s", "0") as command:
+        command.wait_for(lambda: len(command.descendants()) == 1)
+        models.write_text("- {name: tiny, target: x86, alias: challenger}\n")
+        command.send(signal.SIGHUP)
+        base = address(command)
+        command.wait_for(lambda: version_of(base) == "2")
+        command.send(signal.SIGTERM)
+        assert command.ended() == 0
+
+
 def test_an_engine_that_cannot_be_opened_ends_the_command_in_one_line(registered: Project, tmp_path: Path) -> None:
     registry = workshop(registered.root).registry
     elsewhere = host_hardware().model_copy(update={"cpu": "another"})

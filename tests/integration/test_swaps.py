@@ -7,10 +7,13 @@ import json
 import os
 import re
 import signal
+import socket
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from slipway.errors import InfrastructureError
 from slipway.serving import serving_process
 from slipway.serving.following import Follower
 from slipway.serving.limits import Limits
-from slipway.serving.messages import Swap
+from slipway.serving.messages import Reach, Swap, Unload
 from slipway.serving.models_file import ModelEntry
 from slipway.serving.server import bound
 from slipway.serving.supervisor import Supervisor
@@ -259,6 +262,68 @@ def test_a_process_that_cannot_be_started_anew_is_tried_again(fleet: Fleet, monk
     monkeypatch.setattr(serving_process, "COMMAND", command)
     wait_for(lambda: any("answering again" in line for line in fleet.told))
     assert fleet.index()["version"] == "1"
+
+
+def test_what_is_ordered_while_no_process_answers_is_done_in_its_order(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = serving_process.COMMAND
+    monkeypatch.setattr(serving_process, "COMMAND", ("/missing/python",))
+    os.kill(fleet.pid(), signal.SIGKILL)
+    wait_for(lambda: any("cannot be started" in line for line in fleet.told))
+    for change in (Unload(name=NAME), Swap(engine=local(tmp_path, 5, 3))):  # out of the models' file, and in again
+        fleet.supervisor.submit(change)
+    wait_for(lambda: f"{NAME} is served no more" in fleet.told)
+    monkeypatch.setattr(serving_process, "COMMAND", command)
+    wait_for(lambda: any("version 5 (" in line for line in fleet.told))
+    fleet.supervisor.submit(Reach(reason="down"))
+    wait_for(lambda: "slipway_registry_up 0.0" in fleet.metrics())  # so all that came before is done
+    assert fleet.index() == {"name": NAME, "version": "5", "state": "READY", "reason": ""}
+
+
+FAILS_AT_THE_END = """
+import socket, sys
+from slipway.serving.messages import ORDERS, Channel, Ready
+channel = Channel(socket.socket(fileno=int(sys.argv[1])), ORDERS)
+orders = channel.each()
+next(orders)
+channel.send(Ready())
+any(order.do == "end" for order in orders)
+sys.exit(1)
+"""
+
+
+def test_a_process_that_fails_at_the_end_is_told_and_gives_the_exit_code_of_infrastructure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_process, "COMMAND", (sys.executable, "-c", FAILS_AT_THE_END))
+    told: list[str] = []
+    with bound("127.0.0.1", 0) as listening, Supervisor(listening, Limits(), tmp_path, None, told.append) as supervisor:
+        assert supervisor.open([]) == {}
+        supervisor.end()
+        assert supervisor.run(told.append) == InfrastructureError.exit_code
+    assert told == ["the serving process ended with exit status 1 before it had answered everything"]
+
+
+def test_more_connections_than_the_system_has_files_for_are_closed_without_a_complaint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = ("/bin/sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
+    monkeypatch.setattr(serving_process, "COMMAND", (*few, *serving_process.COMMAND))
+    with Fleet(tmp_path) as fleet:
+        with ExitStack() as idle:
+            for _ in range(400):
+                idle.enter_context(socket.create_connection(("127.0.0.1", fleet.port), WAIT_SECONDS))
+        wait_for(partial(answers, fleet))
+    assert fleet.status == 0
+    assert "out of system resource" not in capfd.readouterr().err
+
+
+def answers(fleet: Fleet) -> bool:
+    """Whether a client that comes now is answered."""
+    with suppress(OSError, http.client.HTTPException):
+        return fleet.index()["version"] == "1"
+    return False
 
 
 def written_to(pipe: Path, held: list[int]) -> bool:

@@ -114,6 +114,7 @@ def test_a_missing_key_is_named(text: str, told: str, file: Path) -> None:
         (LEAST + TARGETS + "accuracy: 3", "accuracy: ", "(found 3)"),
         (LEAST + TARGETS + "variants: []", "variants: ", "(found [])"),
         (LEAST + TARGETS + "canary: {steps: [0]}", "canary.steps.0: ", "(found 0)"),
+        (LEAST + TARGETS + "canary: {steps: []}", "canary.steps: ", "(found [])"),
         (LEAST + TARGETS + "canary: {alpha: 0.5}", "canary.alpha: ", "(found 0.5)"),
         (LEAST + TARGETS + "canary: {latency_margin: 1.5}", "canary.latency_margin: ", "(found 1.5)"),
         (LEAST + TARGETS + "canary: {max_requests: 0}", "canary.max_requests: ", "(found 0)"),

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from slipway.canary import contenders, run_canary
 from slipway.cli import canary, engines
+from slipway.config import load_params
 from slipway.errors import BadInputError, RejectedError
 from slipway.records import Contender, Phase, Rollout, Verdict
 from slipway.rollout.lease import this_process
 from slipway.rollout.state import RolloutStore
-from slipway.wiring import Workshop, contenders
+from slipway.wiring import Workshop
 from tasks.promote import decide
 from tests.fakes.registry import FakeRegistry
 from tests.unit.cli.conftest import Slipway
@@ -86,7 +88,7 @@ def test_the_exit_code_tells_how_a_rollout_ended(
 
 @pytest.mark.usefixtures("registry")
 def test_a_rollout_as_json_is_one_object(slipway: Slipway, ends: Callable[..., None]) -> None:
-    ends(looked(300, phase=Phase.PROMOTED))
+    ends(looked(300, phase=Phase.PROMOTED, share_percent=0))
 
     told = slipway("canary", "digits", "--target", "x86", "--json").object
 
@@ -141,6 +143,22 @@ def test_the_contenders_are_told_apart_by_their_files(two: FakeRegistry, project
         contenders(shop, NAME, "2", lambda: (None, None))
 
 
+def test_another_version_than_the_one_under_way_is_not_taken_for_it(
+    two: FakeRegistry, store: RolloutStore, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop: Any = Workshop(root=project, objects=None, registry=two)  # type: ignore[arg-type]
+    (project / "params.yaml").write_text(PARAMS)
+    params, brought = load_params(project / "params.yaml"), iter([rollout(phase=Phase.ROLLED_BACK), rollout()])
+    monkeypatch.setattr("slipway.rollout.session.run_rollout", lambda *_: next(brought))
+    store.save(rollout())
+
+    with pytest.raises(RejectedError, match=r"version 2 is under way; .* `slipway rollback digits --target x86`"):
+        run_canary(shop, params, NAME, "3", print, print)
+
+    store.save(rollout(phase=Phase.ROLLED_BACK))
+    assert run_canary(shop, params, NAME, "3", print, print).phase is Phase.PROGRESSING, "after what was left to do"
+
+
 @pytest.mark.usefixtures("registry")
 def test_status_tells_the_newest_rollout_of_every_engine(slipway: Slipway, store: RolloutStore) -> None:
     store.save(looked(300))
@@ -161,6 +179,17 @@ def test_status_tells_the_newest_rollout_of_every_engine(slipway: Slipway, store
     unknown = slipway("status", "face.x86")
     assert unknown.code == 2
     assert "face.x86 has no rollout, did you mean 'faces.x86'?; there are: digits.x86, faces.x86" in unknown.stderr
+
+
+@pytest.mark.usefixtures("registry")
+def test_what_is_promoted_has_no_verdict_while_it_bakes(slipway: Slipway, store: RolloutStore) -> None:
+    """Who steers by it would take PASS for the end, and it can still be rolled back."""
+    told = []
+    for share in (100.0, 0.0):
+        store.save(rollout(phase=Phase.PROMOTED, share_percent=share))
+        (one,) = slipway("status", NAME, "--json").object["rollouts"]
+        told.append((one["phase"], one["verdict"]))
+    assert told == [("Promoted", None), ("Promoted", "PASS")]
 
 
 @pytest.mark.usefixtures("registry")
@@ -188,6 +217,29 @@ def test_rollback_ends_a_rollout_whose_controller_is_not_at_work(
     assert ended.reasons == ("rolled back by ada: slipway rollback",)
 
 
+def test_rollback_withdraws_nothing_else_where_the_controller_was_quicker(
+    slipway: Slipway, two: FakeRegistry, store: RolloutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has ended the rollout by the time the registry answers: the champion must not go back to the one before."""
+    third = register_engine(two, tmp_path, NAME, b"three").version
+    two.promote(NAME, third, None, None)
+    store.save(rollout(champion=Contender(version=third, digest="3" * 64)))
+    whole = two.aliases
+
+    def ended_meanwhile(name: str) -> dict[str, str]:
+        if store.events("r1"):
+            two.withdraw(NAME, "2", "the canary", "rolled back: slipway rollback")
+            store.save(rollout(champion=Contender(version=third, digest="3" * 64), phase=Phase.ROLLED_BACK))
+        return whole(name)
+
+    monkeypatch.setattr(two, "aliases", ended_meanwhile)
+
+    ended = slipway("rollback", "digits", "--target", "x86")
+
+    assert ended.stdout == f"digits.x86 version {third} serves all; version 2 is withdrawn\n"
+    assert whole(NAME) == {"champion": third, "previous": "1"}
+
+
 def test_rollback_leaves_the_saved_state_to_a_controller_that_is_at_work(
     slipway: Slipway, two: FakeRegistry, store: RolloutStore
 ) -> None:
@@ -198,6 +250,7 @@ def test_rollback_leaves_the_saved_state_to_a_controller_that_is_at_work(
     assert ended.stdout == "digits.x86 version 1 serves all; version 2 is withdrawn\n"
     assert two.aliases(NAME) == {"champion": "1"}
     assert [state.phase for state in store.history("r1")] == [Phase.PROGRESSING]
+    assert [(event.kind, event.text) for event in store.events("r1")] == [("withdrawn", "slipway rollback")]
 
 
 def test_approving_in_the_middle_of_a_rollout_is_a_consent(

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from slipway.cli import console, engines
 from slipway.records import CandidateSpec, Decision, Evidence, Verdict
+from slipway.stores.mlflow_connection import Connection
 from slipway.stores.registry import RegisteredEngine
 from slipway.stores.tracking import track
 from tasks.promote import decide
@@ -298,8 +299,11 @@ def test_data_that_changed_since_refuses_the_approval(slipway: Slipway, registry
 
 
 @pytest.mark.usefixtures("second")
-def test_rollback_takes_the_previous_champion_back(slipway: Slipway, registry: FakeRegistry) -> None:
-    registry.promote("digits.x86", "2", None, None)
+def test_rollback_takes_the_previous_champion_back(
+    slipway: Slipway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.promote("digits.x86", "2", "ada", "looks fine")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "grace")
 
     ended = slipway("rollback", "digits", "--target", "x86")
 
@@ -308,7 +312,24 @@ def test_rollback_takes_the_previous_champion_back(slipway: Slipway, registry: F
         "digits.x86 version 1 is the champion again (fp32/onnxruntime)\n",
     )
     assert registry.champion("digits.x86") == "1"
-    assert registry.version("digits.x86", "2").tags["slipway.decision"] == "rolled back"
+    tags = registry.version("digits.x86", "2").tags
+    assert (tags["slipway.decision"], tags["slipway.approver"]) == ("rolled back", "grace")
+    assert tags["slipway.reason"] == "slipway rollback"
+
+
+@pytest.mark.usefixtures("second")
+def test_who_has_no_name_can_roll_back(
+    slipway: Slipway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getuser() -> str:
+        raise OSError("No username set")
+
+    registry.promote("digits.x86", "2", None, None)
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    monkeypatch.setattr(getpass, "getuser", getuser)
+
+    assert slipway("rollback", "digits", "--target", "x86").code == 0
+    assert registry.version("digits.x86", "2").tags["slipway.approver"] == "unknown"
 
 
 def test_rollback_as_json(
@@ -340,6 +361,16 @@ def test_the_person_is_mlflows_user_and_otherwise_the_systems(monkeypatch: pytes
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
     monkeypatch.setattr(getpass, "getuser", lambda: "grace")
     assert engines._person() == "grace"
+
+
+def test_the_name_that_a_server_has_authenticated_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    monkeypatch.setattr(Connection, "user", lambda _: "ann")
+    assert engines._person() == "ann"
+
+    monkeypatch.setattr(Connection, "user", lambda _: None)
+    assert engines._person() == "ada"
 
 
 @pytest.mark.usefixtures("second")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from slipway.config import CanaryParams
-from slipway.decisions.canary import Seen, advance, readings
+from slipway.decisions.canary import Seen, advance, counted_anew, readings
 from slipway.decisions.confidence_sequences import quantile_bounds, share_bounds
 from slipway.decisions.paired_bets import Pairs, loss_lower_bound, loss_upper_bound
 from slipway.errors import BadInputError
@@ -238,7 +238,7 @@ def test_promotion_asks_at_alpha_and_rollback_at_its_part_of_the_gates_and_steps
     assert latency.figures["champion_lower_ms"] == quantile_bounds(ordered, 0.95, 4 / 0.05)[0]
     assert latency.figures["champion_upper_ms"] == quantile_bounds(ordered, 0.95, 4 / roll_back)[1]
     assert errors.figures["challenger_upper"] == share_bounds(9, 3009, 2 / 0.05)[1]
-    assert errors.figures["challenger_lower"] == share_bounds(9, 3009, 2 / roll_back)[0]
+    assert errors.figures["challenger_lower"] == share_bounds(9, 3009, 2 / (roll_back / 3))[0]
 
 
 def test_accuracy_rolls_back_at_its_part_of_the_gates() -> None:
@@ -301,6 +301,22 @@ def test_latencies_that_are_no_numbers_of_milliseconds_are_refused(name: str, wr
 def test_gains_other_than_of_a_zero_one_score_are_refused(wrong: float) -> None:
     with pytest.raises(BadInputError, match="gained must be -1, 0 or 1, found 1 of 2 not so"):
         seen(1, gained=np.array([0.0, wrong]))
+
+
+def test_after_a_loss_of_logs_errors_are_counted_from_what_is_left() -> None:
+    """A controller that resumes finds only the newest parts of a long log."""
+    began = StepStart(champion_answers=900_000, challenger_answers=9_000)
+    resumed = rollout().model_copy(update={"steps_begun": (StepStart(), began)})
+    left = seen(1_000)
+
+    anew = counted_anew(resumed, left)
+
+    assert anew.steps_begun == (StepStart(), left.counts())
+    later = seen(1_500, challenger_errors=60)
+    errors = next(one for one in readings(POLICY, None, later, anew.steps_begun) if one.gate == "errors")
+    assert errors.decision.verdict is Verdict.FAIL
+    assert (errors.figures["champion_n"], errors.figures["challenger_n"]) == (500, 560)
+    assert counted_anew(anew, later) is anew
 
 
 def test_a_rollout_that_was_stored_before_its_steps_were_remembered_is_read() -> None:

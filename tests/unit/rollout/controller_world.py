@@ -55,6 +55,10 @@ class MemoryStore:
         self.happened: dict[str, list[Event]] = {}
         self.reachable = True
 
+    def renew(self) -> None:
+        """As the lease, which is kept in it."""
+        self._reach()
+
     def save(self, rollout: Rollout) -> None:
         self._reach()
         self.history.append(rollout)
@@ -144,7 +148,7 @@ class World:
     def run(self) -> Rollout:
         """A controller from its start to its end."""
         rollout = unfinished(self.store, NAME) or begun(NAME, *self.contenders, self.policy, self.now_s)
-        return Controller(self._site(), rollout, Demands(None, self.approval)).run(lambda: None)
+        return Controller(self._site(), rollout, Demands(None, self.approval)).run(self.store.renew)
 
     def run_through(self) -> Rollout:
         """As ``run``, started anew after it was killed."""

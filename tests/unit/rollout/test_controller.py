@@ -6,8 +6,9 @@ import pytest
 
 from slipway.errors import InfrastructureError
 from slipway.records import Phase
+from slipway.rollout.controller import WITHDRAWN
 from slipway.rollout.lease import LeaseLostError
-from tests.unit.rollout.controller_world import NAME, POLICY, World
+from tests.unit.rollout.controller_world import NAME, POLICY, Killed, World
 
 
 def test_a_good_challenger_takes_every_step_bakes_and_becomes_champion(tmp_path: Path) -> None:
@@ -198,19 +199,96 @@ def test_a_part_that_is_gone_for_good_is_an_error_and_the_champion_serves(part: 
 
 
 def test_a_store_that_is_down_does_not_keep_traffic_at_a_bad_challenger(tmp_path: Path) -> None:
-    world = World(tmp_path, slower=3.0)
-    world.at.append((1_000.0, lambda: setattr(world.store, "reachable", True)))
+    """Its lease cannot be renewed either, and nothing is saved: the gates are read all the same."""
+    world = World(tmp_path, failing=0.3)
+    world.at.append((1_001.0, lambda: setattr(world.store, "reachable", False)))
 
-    def down_once_it_shares() -> None:
-        if world.splitter.share() > 0:
-            world.store.reachable = False
+    with pytest.raises(InfrastructureError, match="the store does not answer"):
+        world.run()
 
-    world.at += [(1_000.0 + second, down_once_it_shares) for second in (1, 2)]
-
-    world.run()
-
-    assert "rollback" in world.splitter.calls
+    assert world.splitter.calls[:2] == ["set_share 10", "rollback"]
     assert world.splitter.share() == 0
+    assert world.store.history[-1].phase is Phase.PROGRESSING
+    world.store.reachable = True
+    assert world.run().phase is Phase.ROLLED_BACK
+    assert "set_share" not in " ".join(world.splitter.calls[1:])
+
+
+def killed(world: World, at_s: float) -> None:
+    """Let the controller run until it is killed then, and the dead man return the traffic."""
+
+    def kill() -> None:
+        raise Killed
+
+    world.at.append((at_s, kill))
+    with pytest.raises(Killed):
+        world.run()
+    world.splitter.rollback()
+
+
+def test_one_that_resumes_grows_nothing_before_it_has_looked(tmp_path: Path) -> None:
+    world = World(tmp_path, failing=0.9)
+    killed(world, 1_001.0)
+    assert world.store.history[-1].phase is Phase.PROGRESSING
+    world.pass_time(60)
+
+    assert world.run().phase is Phase.ROLLED_BACK
+    assert world.splitter.calls == ["set_share 10", "rollback", "rollback"]
+
+
+def test_what_failed_while_it_baked_without_a_controller_is_not_promoted_afterwards(tmp_path: Path) -> None:
+    """The time to bake is long over when a new controller comes, and what was logged in it still counts."""
+    world = World(tmp_path, policy=POLICY.model_copy(update={"bake_minutes": 1.0}))
+    until = 1_000.0
+    while not world.store.history or world.store.history[-1].phase is not Phase.PROMOTED:
+        until += 5
+        killed(world, until)
+    world.splitter.set_share(100)
+    world.failing = 0.9
+    world.pass_time(3)
+    world.splitter.rollback()
+    world.pass_time(600)
+
+    end = world.run()
+
+    assert (end.phase, end.reasons[0].partition(":")[0]) == (Phase.ROLLED_BACK, "errors")
+    assert world.aliases == {"champion": "1"}
+
+
+@pytest.mark.parametrize("registry", ["up", "down"])
+def test_a_person_s_rollback_is_not_undone_by_a_controller_at_work(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traffic is back at once; the registry, which answers later or not at all, tells of it afterwards."""
+    world = World(tmp_path, policy=POLICY.model_copy(update={"dead_man_seconds": 60}))
+    whole = world.registry.aliases
+
+    def aliases(name: str) -> dict[str, str]:
+        if registry == "down" and 1_002 <= world.now_s < 1_010:
+            raise InfrastructureError("the registry does not answer")
+        return whole(name)
+
+    def roll_back() -> None:
+        world.splitter.rollback()
+        world.store.record(world.store.history[-1].rollout_id, WITHDRAWN, "slipway rollback")
+
+    monkeypatch.setattr(world.registry, "aliases", aliases)
+    world.at.append((1_002.0, roll_back))
+
+    end = world.run()
+
+    assert (end.phase, end.reasons) == (Phase.ROLLED_BACK, ("rolled back: slipway rollback",))
+    assert world.splitter.calls.count("set_share 10") == 1
+    assert world.splitter.share() == 0
+
+
+def test_a_withdrawal_that_was_cut_short_is_finished(tmp_path: Path) -> None:
+    """Killed between the tag and the alias."""
+    world = World(tmp_path, slower=2.5)
+    world.at.append((1_001.0, lambda: world.registry.tag(NAME, "2", "slipway.decision", "rolled back")))
+
+    assert world.run().phase is Phase.ROLLED_BACK
+    assert world.aliases == {"champion": "1"}
 
 
 def test_a_lost_lease_leaves_everything_to_the_other_controller(tmp_path: Path) -> None:

@@ -67,14 +67,29 @@ def test_the_traffic_goes_back_once_the_controller_was_silent_for_too_long(
     assert event.text == "nothing was heard of the controller for more than 30 s: all traffic went to the champion"
 
 
-@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.PROMOTED, Phase.ROLLED_BACK, Phase.INCONCLUSIVE, Phase.ERROR])
+ENDS = [Phase.PROMOTED, Phase.ROLLED_BACK, Phase.INCONCLUSIVE, Phase.ERROR]
+
+
+@pytest.mark.parametrize("phase", [Phase.PENDING, *ENDS])
 def test_a_rollout_that_is_not_under_way_needs_no_controller(
     phase: Phase, store: Clocked, splitter: FakeSplitter
 ) -> None:
     store.save(rollout(phase=phase, policy_json=POLICY))
+    splitter.set_share(0)
 
     assert not store.look(splitter, 1000)
-    assert splitter.calls == []
+    assert splitter.calls == ["set_share 0"]
+
+
+@pytest.mark.parametrize("phase", ENDS)
+def test_a_share_that_was_left_behind_an_end_is_taken_at_once(
+    phase: Phase, store: Clocked, splitter: FakeSplitter
+) -> None:
+    """As by a controller killed between saving the end and applying it, or by one that ended while no gateway ran."""
+    store.save(rollout(phase=phase, policy_json=POLICY))
+
+    assert not store.look(splitter, 0)
+    assert splitter.calls == ["rollback"]
 
 
 def test_no_rollout_is_nothing_to_do(store: Clocked, splitter: FakeSplitter) -> None:
@@ -186,6 +201,7 @@ def test_what_has_all_of_it_keeps_it_where_no_store_ever_told_of_a_rollout(
 def test_a_rollout_that_began_after_the_last_word_is_returned_too(store: Clocked, splitter: FakeSplitter) -> None:
     store.save(rollout(phase=Phase.ROLLED_BACK, policy_json=POLICY))
     assert not store.look(splitter, 500)
+    splitter.set_share(25)
     store.down = True
 
     assert not store.look(splitter, 30)

@@ -7,7 +7,11 @@ import gzip
 import io
 import json
 import os
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -18,6 +22,7 @@ from starlette.testclient import TestClient
 
 from slipway.errors import BadInputError, TamperedError
 from slipway.records import Hardware
+from slipway.serving import app
 from slipway.serving.access_log import AccessLog
 from slipway.serving.app import InferenceServer
 from slipway.serving.following import Follower
@@ -25,6 +30,7 @@ from slipway.serving.inference_json import Array
 from slipway.serving.local_engine import LocalEngine
 from slipway.serving.models_file import ModelEntry
 from slipway.serving.opening import opened
+from slipway.serving.payload import InferRequest, read_infer_request
 from slipway.serving.served import ServedModel
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.wiring import host_hardware
@@ -202,6 +208,50 @@ def test_an_engine_that_breaks_answers_500_and_goes_on(
     assert f'slipway_errors_total{{cause="engine",model="{NAME}"}} 1.0' in client.get("/metrics").text
     assert model.statistics.fail.count == 1
     assert client.post(INFER, json={"inputs": [in_json(ONE)]}).status_code == 200
+
+
+def test_an_engine_that_breaks_is_told_once_for_each_kind_of_error_however_often_a_client_asks(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors: list[Exception] = [RuntimeError("one"), RuntimeError("another"), KeyError("x")]
+
+    def broken(_: object) -> dict[str, Array]:
+        raise errors.pop(0)
+
+    with TestClient(InferenceServer(model, LIMITS, AccessLog(None)).app()) as client:  # raises what uvicorn would log
+        monkeypatch.setattr(model, "infer", broken)
+        statuses = [client.post(INFER, json={"inputs": [in_json(ONE)]}).status_code for _ in range(3)]
+    told = capsys.readouterr().err
+    assert statuses == [500] * 3
+    assert told.count("Traceback") == 2
+    assert f"{NAME} version 7 failed, further such errors are counted:" in told
+    assert "RuntimeError: one" in told
+    assert "KeyError: 'x'" in told
+
+
+def test_of_large_json_bodies_one_is_read_at_a_time(
+    model: ServedModel, expected: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, most, lock = 0, 0, threading.Lock()
+
+    def counted(body: bytes, head: int | None) -> InferRequest:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        time.sleep(0.05)
+        with lock:
+            reading -= 1
+        return read_infer_request(body, head)
+
+    monkeypatch.setattr(app, "read_infer_request", counted)
+    body = json.dumps({"inputs": [in_json(images(3))]}).encode() + b" " * app.LARGE_JSON_BYTES
+    limits = replace(LIMITS, body_bytes=2 * len(body), waiting=8)
+    with TestClient(InferenceServer(model, limits, AccessLog(None)).app()) as client, ThreadPoolExecutor(4) as clients:
+        found = list(clients.map(lambda _: client.post(INFER, content=body), range(4)))
+    assert most == 1
+    for response in found:
+        np.testing.assert_allclose(logits_of(response), expected, rtol=1e-6)
 
 
 def test_a_file_that_is_not_the_one_in_the_evidence_is_never_opened(material: Material, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import threading
 import time
@@ -157,14 +158,30 @@ def test_what_could_not_be_copied_is_tried_again(followed: Followed) -> None:
     def full(*_: object) -> Path:
         raise OSError(28, "No space left on device")
 
-    copy = followed.registry.engine_path
+    engine_path = followed.registry.engine_path
     move(followed.registry, "2")
     followed.registry.engine_path = full  # type: ignore[method-assign]
     (reach,) = followed.looked()
     assert isinstance(reach, Reach)
     assert reach.reason == "OSError: [Errno 28] No space left on device"
-    followed.registry.engine_path = copy  # type: ignore[method-assign]
+    followed.registry.engine_path = engine_path  # type: ignore[method-assign]
     assert [version for version, _ in swapped(followed.looked()[:1])] == ["2"]
+
+
+def test_a_model_that_cannot_be_copied_does_not_keep_others_from_being_followed(followed: Followed) -> None:
+    followed.registry.models["large.x86"] = copy.deepcopy(followed.registry.models[NAME])
+    move(followed.registry, "2")
+    followed.entries = [ModelEntry(name="large", target="x86"), ENTRY]
+    engine_path = followed.registry.engine_path
+
+    def full(name: str, version: str, into: Path) -> Path:
+        if name == "large.x86":
+            raise OSError(28, "No space left on device")
+        return engine_path(name, version, into)
+
+    followed.registry.engine_path = full  # type: ignore[method-assign]
+    swap, reach = followed.looked(read=True)
+    assert (swapped([swap])[0][0], reach) == ("2", Reach(reason="OSError: [Errno 28] No space left on device"))
 
 
 def test_entries_that_are_read_anew_load_unload_and_follow_another_alias(followed: Followed, tmp_path: Path) -> None:
@@ -178,17 +195,21 @@ def test_entries_that_are_read_anew_load_unload_and_follow_another_alias(followe
     assert [version for version, _ in swapped(followed.looked(read=True))] == ["1"]
 
 
-def test_a_models_file_that_went_bad_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error", [BadInputError("models.yaml holds no list"), RuntimeError("models.yaml holds no list")]
+)
+def test_a_models_file_that_went_bad_changes_nothing(tmp_path: Path, error: Exception) -> None:
     followed = Followed(tmp_path)
     followed.follower.first()
 
     def bad() -> list[ModelEntry]:
-        raise BadInputError("models.yaml holds no list of models")
+        raise error
 
     changes: list[Change] = []
     follower = Follower(followed.registry, bad, HARDWARE, followed.folder, changes.append)
     follower.look(read=True)
-    assert changes == ["the same models are served on: models.yaml holds no list of models"]
+    kind = "" if isinstance(error, BadInputError) else "RuntimeError: "
+    assert changes == [f"the same models are served on: {kind}models.yaml holds no list"]
 
 
 def test_what_was_lost_is_fetched_again(followed: Followed) -> None:

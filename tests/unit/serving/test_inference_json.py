@@ -8,7 +8,7 @@ import pytest
 
 from slipway.errors import BadInputError
 from slipway.serving.inference_json import DATATYPES, read_request, write_response
-from slipway.serving.payload import write_infer_response
+from slipway.serving.payload import MAX_LISTS, read_infer_request, write_infer_response
 
 
 def request(**changes: Any) -> dict[str, Any]:
@@ -104,6 +104,15 @@ def test_what_exhausts_memory_or_stack_is_refused(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("slipway.serving.inference_json.np.asarray", exhausted)
         with pytest.raises(BadInputError, match=f"does not hold float32.*: {kind.__name__}"):
             read_request(request())
+
+
+@pytest.mark.parametrize("one", ["[]", "{}"])
+def test_millions_of_lists_are_refused_before_python_makes_them(one: str) -> None:
+    body = json.dumps(request(data="DATA")).replace('"DATA"', f"[{','.join([one] * MAX_LISTS)}]").encode()
+    with pytest.raises(
+        BadInputError, match=rf"holds \d+ lists and objects, at most {MAX_LISTS} are taken; send data as"
+    ):
+        read_infer_request(body, None)
 
 
 def test_what_is_no_finite_number_is_answered_as_null() -> None:

@@ -49,18 +49,36 @@ def test_what_was_refused_is_wanted_no_more_and_a_new_process_tells_why(ledger: 
 
 
 def test_an_engine_is_given_up_if_the_process_died_twice_while_it_was_wanted(ledger: Ledger) -> None:
-    assert ledger.died() == ()
-    (given_up,) = ledger.died()
+    assert ledger.died(ready=True) is None
+    given_up = ledger.died(ready=True)
+    assert given_up is not None
     assert given_up.version == "2"
     ledger.refused(given_up.order, "it kills")
-    assert (versions(ledger), ledger.died()) == ((["1"], []), ())
+    assert (versions(ledger), ledger.died(ready=True)) == ((["1"], []), None)
+
+
+def test_an_engine_that_waited_for_its_turn_is_not_given_up_with_the_one_that_was_being_opened(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    ledger.want(local(tmp_path, 3, 3).model_copy(update={"name": "other.x86"}))
+    ledger.want(local(tmp_path, 4, 4))  # in place of version 2, and behind the other model's
+    died = [ledger.died(ready=True) for _ in range(2)]
+    assert [one and one.version for one in died] == [None, "3"]
+    ledger.refused(3, "it kills")
+    assert [one.version for one in ledger.wanted] == ["4"]
+    assert ledger.died(ready=True) is None
+
+
+def test_nothing_is_given_up_for_a_process_that_died_before_it_came_to_it(ledger: Ledger) -> None:
+    assert [ledger.died(ready=False) for _ in range(3)] == [None] * 3
+    assert versions(ledger) == (["1"], ["2"])
 
 
 def test_what_a_dead_process_had_still_open_is_removed(ledger: Ledger, tmp_path: Path) -> None:
     ledger.opened(2)
     ledger.want(local(tmp_path, 3, 3))
     ledger.want(local(tmp_path, 4, 4))
-    ledger.died()
+    ledger.died(ready=True)
     assert (versions(ledger), folders(ledger)) == ((["2"], ["4"]), {"2", "4"})
 
 

@@ -32,6 +32,8 @@ def test_models_are_listed_with_their_targets_and_the_champion_unless_told(tmp_p
         ("- digits", "model 1: Input should be a valid dictionary"),
         ("- {name: a, target: b}\n- {name: a, target: b, alias: c}", "lists a.b twice"),
         ("- [", "cannot read the models of"),
+        ("- {name: a, target: 2026-13-01}", "cannot read the models of"),
+        ("[" * 100_000, "cannot read the models of"),
     ],
 )
 def test_a_file_that_is_wrong_is_told_why(tmp_path: Path, text: str, reason: str) -> None:

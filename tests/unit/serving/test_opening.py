@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slipway.errors import BadInputError, RejectedError, TamperedError
+from slipway.errors import BadInputError, InfrastructureError, RejectedError, TamperedError
 from slipway.measure.example import Example, save_example
-from slipway.serving.opening import opened
+from slipway.serving import opening
+from slipway.serving.local_engine import LocalEngine
+from slipway.serving.opening import Ready, opened, opened_beside, opened_in_time
 from tests.fakes.multiplier import X, answer, example_file, local
 
 
@@ -54,3 +59,40 @@ def test_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:
     engine.path.write_bytes(engine.path.read_bytes() + b"\0")
     with pytest.raises(TamperedError, match="is not the engine file of its evidence"):
         opened(engine)
+
+
+WAYS = pytest.mark.parametrize("way", [opened_in_time, lambda engine: asyncio.run(opened_beside(engine))])
+
+
+@WAYS
+def test_an_engine_that_opens_in_time_or_refuses_to_is_given_and_refused_as_it_is(
+    tmp_path: Path, way: Callable[[LocalEngine], Ready]
+) -> None:
+    model, _ = way(local(tmp_path, 1, 2))
+    np.testing.assert_allclose(model.infer({"x": X})["y"], answer(2))
+    model.close()
+    bad = local(tmp_path, 2, 2)
+    bad.path.write_bytes(b"other")
+    with pytest.raises(TamperedError, match="is not the engine file of its evidence"):
+        way(bad)
+
+
+@WAYS
+def test_an_engine_that_hangs_while_it_is_opened_is_given_up_and_closed_if_it_comes_after_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Callable[[LocalEngine], Ready]
+) -> None:
+    ready, go_on, closed = opened(local(tmp_path, 1, 2)), threading.Event(), threading.Event()
+    close = ready[0].close
+
+    def hanging(_: LocalEngine) -> Ready:
+        assert go_on.wait(30)
+        return ready
+
+    monkeypatch.setattr(ready[0], "close", lambda: (close(), closed.set()))
+    monkeypatch.setattr(opening, "opened", hanging)
+    monkeypatch.setattr(opening, "OPENING_SECONDS", 0.05)
+    with pytest.raises(InfrastructureError, match=r"it was not open after 0.05 s: its runtime hangs, or this host is"):
+        way(local(tmp_path, 2, 2))
+    assert not closed.is_set()
+    go_on.set()
+    assert closed.wait(30)

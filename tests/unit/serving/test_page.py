@@ -227,7 +227,7 @@ def test_a_target_of_several_numbers_is_no_label(tmp_path: Path) -> None:
 
 def test_what_is_not_stored_is_not_found(tmp_path: Path) -> None:
     kept = Served(origin=stored(tmp_path))
-    for place in ("digits.x86/3", "other.x86/0", "digits.x86/-1", "digits.x86/x"):
+    for place in ("digits.x86/3", "other.x86/0", "digits.x86/-1", "digits.x86/x", "digits.x86/" + 5000 * "9"):
         assert client(kept).get(f"/examples/{place}").status_code == 404
     assert client(kept).get("/examples/digits.x86/2").status_code == 200
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -13,6 +15,7 @@ import uvicorn
 from slipway.errors import BadInputError
 from slipway.serving.access_log import AccessLog
 from slipway.serving.app import InferenceServer
+from slipway.serving.http_guard import GuardedProtocol
 from slipway.serving.limits import Limits
 from slipway.serving.served import ServedModel
 from slipway.serving.server import address, bound, http_server
@@ -24,6 +27,38 @@ def test_an_address_that_cannot_be_listened_on_is_told() -> None:
         assert address(taken) == f"http://127.0.0.1:{port}/v2"
         with pytest.raises(BadInputError, match=rf"cannot listen on 127.0.0.1:{port}: .*; give another --host or --p"):
             bound("127.0.0.1", port)
+
+
+OPEN_FILES = """
+import resource, sys
+from slipway.serving.server import open_files
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, int(sys.argv[1])))
+assert open_files(2048) == open_files(2048) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(("hard", "allowed"), [(4096, 2048), (512, 512)])
+def test_as_many_files_may_be_open_as_connections_are_taken_or_as_the_system_grants(hard: int, allowed: int) -> None:
+    command = [sys.executable, "-c", OPEN_FILES, str(hard)]
+    assert int(subprocess.run(command, capture_output=True, check=True).stdout) == allowed
+
+
+@pytest.mark.parametrize(
+    ("files", "waiting", "answered", "kept"),
+    [(20_000, 64, 1024, 1536), (3072, 64, 1024, 1536), (256, 64, 48, 96), (30_000, 10_000, 20_000, 20_512)],
+)
+def test_no_more_connections_are_kept_than_there_are_files_for(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch, files: int, waiting: int, answered: int, kept: int
+) -> None:
+    monkeypatch.setattr("slipway.serving.server.open_files", lambda _: files)
+    limits = Limits(waiting=waiting)
+    config = http_server(InferenceServer(model, limits, AccessLog(None)), limits).config
+    protocol = config.http
+    assert isinstance(protocol, type)
+    assert issubclass(protocol, GuardedProtocol)
+    assert (config.limit_concurrency, protocol.most_connections) == (answered, kept)
+    model.close()
 
 
 def test_an_answer_is_sent_at_once_however_it_is_cut(model: ServedModel) -> None:

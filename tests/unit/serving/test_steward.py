@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slipway.engines.base import Availability
+from slipway.serving import opening
 from slipway.serving.limits import Limits
 from slipway.serving.local_engine import LocalEngine
 from slipway.serving.messages import (
@@ -152,6 +153,27 @@ def test_an_engine_that_cannot_take_over_leaves_the_former_and_is_told_counted_a
     assert factor(server) == 2
     assert next(place.told()["reason"] for place in server.repository) == f"version 2 is refused: {refused.error}"
     assert server.outcomes() == [f'slipway_swaps_total{{model="tiny.x86",outcome="{outcome}"}} 1.0']
+
+
+def test_an_engine_that_hangs_while_it_is_opened_does_not_keep_the_next_one_from_taking_over(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, real = threading.Event(), opening.opened
+
+    def hanging(engine: LocalEngine) -> opening.Ready:
+        assert go_on.wait(30)
+        return real(engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "opened", hanging)
+        patch.setattr(opening, "OPENING_SECONDS", 0.05)
+        refused = server.does(Swap(engine=local(tmp_path, 2, 3)), until=lambda report: isinstance(report, Refused))[-1]
+    assert isinstance(refused, Refused)
+    assert (refused.order, refused.kind) == (2, "InfrastructureError")
+    assert server.outcomes() == ['slipway_swaps_total{model="tiny.x86",outcome="failed"} 1.0']
+    server.does(Swap(engine=local(tmp_path, 3, 5)), until=lambda report: getattr(report, "order", 0) == 3)
+    assert factor(server) == 5
+    go_on.set()
 
 
 def test_a_model_is_unloaded_once_it_has_answered(server: Server) -> None:

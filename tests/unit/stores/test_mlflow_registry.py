@@ -13,11 +13,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     INTERNAL_ERROR,
     INVALID_PARAMETER_VALUE,
-    PERMISSION_DENIED,
     RESOURCE_DOES_NOT_EXIST,
 )
 
-from slipway.errors import BadInputError, InfrastructureError, RejectedError, TamperedError
+from slipway.errors import BadInputError, InfrastructureError, TamperedError
 from slipway.records import Decision, Evidence, Layer, Parity, Profile, Scenario, Verdict
 from slipway.stores.mlflow_connection import Connection, at_border, embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
@@ -322,7 +321,6 @@ def test_a_database_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> 
     [
         (RESOURCE_DOES_NOT_EXIST, BadInputError),
         (INVALID_PARAMETER_VALUE, BadInputError),
-        (PERMISSION_DENIED, RejectedError),
         (INTERNAL_ERROR, InfrastructureError),
     ],
 )

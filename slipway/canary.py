@@ -1,0 +1,113 @@
+"""A canary from its start to its end: what a rollout is made of, and whether there is anything to compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from slipway.config import Params
+from slipway.errors import BadInputError, RejectedError
+from slipway.records import Contender, Hardware, Rollout, Verdict
+from slipway.stores.registry import CHALLENGER, CHAMPION
+from slipway.wiring import Workshop, current_data_md5, serving_host
+
+
+def run_canary(
+    shop: Workshop,
+    params: Params,
+    registered: str,
+    version: str | None,
+    report: Callable[[Rollout], None],
+    warn: Callable[[str], None],
+) -> Rollout:
+    """Start or resume the rollout of ``registered`` (``NAME.TARGET``) behind its gateway, and bring it to its end.
+
+    ``version`` is made the challenger first, if one is given.
+
+    Raises:
+        BadInputError: there is nothing to compare, or the target is unknown.
+        RejectedError: nothing that is seen could promote the challenger, another version's rollout is under way, or
+            another controller is at work.
+        InfrastructureError: no gateway runs, or a store or server is out of reach for too long.
+    """
+    from slipway.rollout.controller import Demands, begun
+    from slipway.rollout.gateway import gateway_folder
+    from slipway.rollout.session import run_rollout
+    from slipway.steps.promote import promote
+
+    model, _, target = registered.rpartition(".")
+    if target not in params.targets:
+        raise BadInputError(f"target {target!r} is not in the parameters; known: {', '.join(params.targets)}")
+
+    def today() -> tuple[str | None, Hardware | None]:
+        return current_data_md5(params, model), serving_host(params, model, target)
+
+    def start() -> Rollout:
+        champion, challenger = contenders(shop, registered, version, today)
+        return begun(registered, champion, challenger, params.canary, time.time())
+
+    def bring_to_its_end() -> Rollout:
+        return run_rollout(
+            shop.rollouts,
+            shop.registry,
+            gateway_folder(shop.state, registered),
+            start,
+            lambda wanted: promote(shop.registry, registered, wanted, *today()),
+            Demands(params.targets[target].slo.latency_p99_ms, params.approval.required),
+            (report, warn),
+        )
+
+    if _another_is_left(shop, registered, version):
+        bring_to_its_end()
+    return bring_to_its_end()
+
+
+def _another_is_left(shop: Workshop, registered: str, version: str | None) -> bool:
+    """Whether the rollout of another version than the one asked for has ended, and not all of that is done.
+
+    Raises:
+        RejectedError: it is under way: to go on with it would promote what was not asked for.
+    """
+    from slipway.rollout.controller import unfinished
+
+    left = unfinished(shop.rollouts, registered)
+    if left is None or version in {None, left.challenger.version}:
+        return False
+    if left.phase.ended:
+        return True
+    model, _, target = registered.rpartition(".")
+    raise RejectedError(
+        f"the rollout of {registered} version {left.challenger.version} is under way; go on with it without --version, "
+        f"or end it first: `slipway rollback {model} --target {target}`"
+    )
+
+
+def contenders(
+    shop: Workshop, registered: str, version: str | None, today: Callable[[], tuple[str | None, Hardware | None]]
+) -> tuple[Contender, Contender]:
+    """Champion and challenger, after checking that the challenger may be promoted as far as its evidence goes.
+
+    Raises:
+        BadInputError: one of them is missing, or both are the same file.
+        RejectedError: its evidence does not allow it any more.
+    """
+    from slipway.steps.promote import challenge
+
+    aliases = shop.registry.aliases(registered)
+    wanted = version or aliases.get(CHALLENGER)
+    if CHAMPION not in aliases:
+        raise BadInputError(f"{registered} has no champion to compare with; `slipway approve` makes a version champion")
+    if wanted is None:
+        raise BadInputError(
+            f"{registered} has no challenger; a release leaves one where approval.required is true, or give --version"
+        )
+    champion, challenger = (shop.registry.version(registered, one) for one in (aliases[CHAMPION], wanted))
+    if champion.digest == challenger.digest:
+        raise BadInputError(
+            f"{registered} version {wanted} is the champion's own file, version {champion.version}: nothing to compare"
+        )
+    decision = challenge(shop.registry, registered, wanted, *today())
+    if decision.verdict is not Verdict.PASS:
+        raise RejectedError(f"{registered} version {wanted} cannot be promoted: {'; '.join(decision.reasons)}")
+    first, second = (Contender(version=one.version, digest=one.digest) for one in (champion, challenger))
+    return first, second
