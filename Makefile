@@ -10,6 +10,7 @@ INSTALLED := .venv/.installed
 LOCK_VENV := .slipway/lock-venv
 # In the order of collection: the longest files come first, and no worker waits for one at the end.
 QUICK := -m "not integration and not gpu and not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+IN_PAIRS := tests/integration/rollout tests/integration/serving tests/contract
 SOURCES := $(wildcard flows tasks slipway tests benchmarks)
 
 define require_python
@@ -62,9 +63,9 @@ check: $(INSTALLED) ## lint, format, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-integration: $(INSTALLED) ## tests that start real servers and processes
-	$(BIN)/pytest -m "integration and not gpu" --ignore tests/contract
-	$(BIN)/pytest -m "integration and not gpu" --numprocesses 2 --dist loadfile tests/contract
+integration: $(INSTALLED) ## tests that start real servers and processes; those that bear company, two at a time
+	$(BIN)/pytest -m "integration and not gpu" $(IN_PAIRS:%=--ignore %)
+	$(BIN)/pytest -m "integration and not gpu" --numprocesses 2 --dist loadfile $(IN_PAIRS)
 
 bench: $(INSTALLED) ## the scripts behind the README's figures
 	@for script in $(sort $(wildcard benchmarks/*.py)); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done

@@ -17,7 +17,7 @@ from slipway.stores.registry import CHAMPION
 from slipway.wiring import workshop
 from tests.e2e.project import ENGINE, MODEL_URI, target, write_params
 from tests.integration.conftest import Project
-from tests.integration.test_serve import SERVE, address
+from tests.integration.serving.test_serve import SERVE, address
 
 RELEASE_SECONDS = 600.0
 

@@ -11,7 +11,7 @@ from typing import Self
 import httpx
 import numpy as np
 
-from tests.integration.canary_project import ENGINE, EXAMPLES
+from tests.integration.rollout.canary_project import ENGINE, EXAMPLES
 from tests.unit.steps.material import images
 
 ANSWER_SECONDS = 30.0

@@ -25,7 +25,8 @@ from slipway.rollout.gateway_plane import DataPlane, Plan
 from slipway.rollout.state import RolloutStore
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.wiring import workshop
-from tests.integration.canary_project import (
+from tests.integration.conftest import Command, Project
+from tests.integration.rollout.canary_project import (
     ENGINE,
     EXAMPLES,
     NAME,
@@ -33,8 +34,7 @@ from tests.integration.canary_project import (
     make_canary_project,
     write_params,
 )
-from tests.integration.conftest import Command, Project
-from tests.integration.poisson_load import PoissonLoad
+from tests.integration.rollout.poisson_load import PoissonLoad
 from tests.unit.steps.material import answers, images, tiny_module
 
 pytestmark = pytest.mark.integration
@@ -152,7 +152,7 @@ def test_30_ms_in_5_percent_of_the_calls_roll_it_back_by_latency(
 ) -> None:
     write_params(project.root, slo_p99_ms=25.0, accuracy_margin=0.2)
     monkeypatch.chdir(project.root)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     shop = workshop(project.root)
     shop.registry.set_challenger(ENGINE, "2")
 
@@ -160,7 +160,7 @@ def test_30_ms_in_5_percent_of_the_calls_roll_it_back_by_latency(
         place = ["--alias", alias, "--port", str(port), "--access-log", str(log)]
         real = [sys.executable, "-m", "slipway.cli", "serve", NAME, "--target", TARGET, *place]
         fault = ["0.05", "0.03"] if alias == "challenger" else ["0", "0"]
-        return [sys.executable, "-m", "tests.integration.slow_server", str(port), *fault, *real]
+        return [sys.executable, "-m", "tests.integration.rollout.slow_server", str(port), *fault, *real]
 
     told: list[str] = []
     plan = Plan(ENGINE, gateway_folder(shop.state, ENGINE), port=0)

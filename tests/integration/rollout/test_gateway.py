@@ -37,7 +37,7 @@ from tests.integration.conftest import Project
 
 pytestmark = pytest.mark.integration
 
-ARM = Path(__file__).parents[1] / "contract/splitters/arm.py"
+ARM = Path(__file__).parents[2] / "contract/splitters/arm.py"
 KEYS = ["start_s", "request_id", "asked", "answered", "code", "upstream_us", "total_us", "flags"]
 
 
