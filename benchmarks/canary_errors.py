@@ -2,8 +2,7 @@
 
 ``.venv/bin/python benchmarks/canary_errors.py`` simulates 1,000 rollouts of each kind of challenger, by the canary's
 own decisions and the default policy, in about 6 minutes on 2 cores. It exits with 1 when an error rate exceeds what it
-is told to be, or a bad challenger is missed. Where README.md has markers for it, the table of a whole run replaces what
-stands between them.
+is told to be, or a bad challenger is missed. The table of a whole run goes into docs/guides/canary.md.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from multiprocessing import Pool
 from typing import Any
 
 import numpy as np
-from examples import README, line, write
+from examples import ROOT, line, write
 from numpy.typing import NDArray
 
 from slipway.config import CanaryParams
@@ -303,10 +302,14 @@ def main() -> int:
             problems += wrong(challenger, outcomes)
             print(lines[-1], flush=True)
     print("\n".join(problems))
-    whole = options.rollouts >= ROLLOUTS and not options.only
-    if whole and "<!-- canary:" in README.read_text(encoding="utf-8"):
+    if options.rollouts >= ROLLOUTS and not options.only:
         told = f"Simulated, looked at every {LOOK} requests of the challenger, at the default policy."
-        write(README, "canary", "benchmarks/canary_errors.py", "\n".join([*lines, "", told, ""]))
+        write(
+            ROOT / "docs" / "guides" / "canary.md",
+            "canary",
+            "benchmarks/canary_errors.py",
+            "\n".join([*lines, "", told, ""]),
+        )
     return 1 if problems else 0
 
 

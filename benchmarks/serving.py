@@ -1,7 +1,7 @@
 """Slipway's server beside others, all in front of the same ResNet-18 int8 file in ONNX Runtime with the same threads.
 
 Run it on an idle machine: ``.venv/bin/python benchmarks/serving.py``. It takes about ten minutes, the first time some
-more to install the servers that do not fit into our environment into their own, and writes its table into README.md.
+more to install the servers that do not fit into our environment into their own, and writes its table into docs/guides/serving.md.
 All servers run at the same time and are asked in turns, one at a time; so is the bare session, which no server stands
 in front of: what a server adds is the difference of the two medians within one round.
 
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from engines import Files, Images, fitted
-from examples import README, ROOT, line, machine, write
+from examples import ROOT, line, machine, write
 from servers.contenders import CONTENDERS, SCRIPTS, Contender, Place, free_port, python_of, started, version_of
 from servers.load import Request, Served, Window, closed_loop, server_scenario
 
@@ -199,7 +199,7 @@ def told(bare_ms: float, ours: Measured, served: Served, missing: Sequence[str],
 
 
 def main() -> None:
-    """Measure, and replace what stands between the markers in README.md."""
+    """Measure, and replace what stands between the markers in docs/guides/serving.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [contender.name for contender in CONTENDERS]
     parser.add_argument("--servers", nargs="+", default=names, choices=names, help="beside Slipway")
@@ -235,7 +235,7 @@ def main() -> None:
     lines = [*table(asked, turns.measured, versions), "", *told(turns.bare_ms, ours, served, missing, threads)]
     print("\n".join(lines))
     if not (options.quick or options.dry_run):
-        write(README, "serving", "benchmarks/serving.py", "\n".join(lines))
+        write(ROOT / "docs" / "guides" / "serving.md", "serving", "benchmarks/serving.py", "\n".join(lines))
 
 
 if __name__ == "__main__":
