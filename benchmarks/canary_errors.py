@@ -27,6 +27,7 @@ from slipway.records import Contender, Phase, Rollout
 
 POLICY = CanaryParams()
 ROLLOUTS = 1000
+GUIDE = ROOT / "docs" / "guides" / "canary.md"
 LOOK = 100  # requests of the challenger
 SLOW, SLOW_MS, FAST_MS, SPREAD = 0.1, 30.0, 10.0, 0.2
 DISAGREED, LABELLED = 0.01, 0.9
@@ -304,12 +305,7 @@ def main() -> int:
     print("\n".join(problems))
     if options.rollouts >= ROLLOUTS and not options.only:
         told = f"Simulated, looked at every {LOOK} requests of the challenger, at the default policy."
-        write(
-            ROOT / "docs" / "guides" / "canary.md",
-            "canary",
-            "benchmarks/canary_errors.py",
-            "\n".join([*lines, "", told, ""]),
-        )
+        write(GUIDE, "canary", "benchmarks/canary_errors.py", "\n".join([*lines, "", told, ""]))
     return 1 if problems else 0
 
 

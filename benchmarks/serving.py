@@ -1,7 +1,8 @@
 """Slipway's server beside others, all in front of the same ResNet-18 int8 file in ONNX Runtime with the same threads.
 
 Run it on an idle machine: ``.venv/bin/python benchmarks/serving.py``. It takes about ten minutes, the first time some
-more to install the servers that do not fit into our environment into their own, and writes its table into docs/guides/serving.md.
+more to install the servers that do not fit into our environment into their own. Its table goes into
+docs/guides/serving.md.
 All servers run at the same time and are asked in turns, one at a time; so is the bare session, which no server stands
 in front of: what a server adds is the difference of the two medians within one round.
 
