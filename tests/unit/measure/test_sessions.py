@@ -108,7 +108,7 @@ def test_throughput_is_told_per_setting_and_the_best_per_batch(session: SessionT
     streams = (1, 2) if len(CPUS) > 1 else (1,)
     assert rates.keys() == {(batch, count) for batch in (2, 4) for count in streams}
     assert timing.throughput_per_s == {str(b): max(rates[b, count] for count in streams) for b in (2, 4)}
-    assert rates[4, 1] > 1.5 * rates[2, 1]
+    assert rates[4, 1] > rates[2, 1]
     for rate in timing.throughput:
         assert rate.lower is not None
         assert rate.upper is not None
