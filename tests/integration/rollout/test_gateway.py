@@ -30,9 +30,11 @@ from slipway.rollout.envoy_config import CHALLENGER, CHAMPION
 from slipway.rollout.gateway import Gateway, load_gateway
 from slipway.rollout.gateway_log import Shared, older, rotate_renamed
 from slipway.rollout.gateway_plane import DataPlane, Plan
+from slipway.stores.registry import Registry
 from slipway.wiring import workshop
 from tests.contract.splitters.edge import INFER, Answer, Edge, arms, ask_once, wait_for
 from tests.e2e.project import MODEL_URI
+from tests.fakes.evidence import release as release_of
 from tests.integration.conftest import Project
 
 pytestmark = pytest.mark.integration
@@ -434,7 +436,9 @@ def infer(found: Gateway, asks: int, until: Callable[[], bool] = lambda: True) -
     tensor |= {"shape": [1, *tensor["shape"][1:]]}
     body = json.dumps({"inputs": [tensor | {"data": [0] * math.prod(tensor["shape"])}]}).encode()
     statuses: list[int] = []
+    deadline = time.monotonic() + 300
     while len(statuses) < asks or not until():
+        assert time.monotonic() < deadline, "it has not happened"
         place = f"{found.address}/v2/models/tiny.x86/infer"
         request = urllib.request.Request(place, body, {"x-request-id": f"mine-{len(statuses)}"})
         try:
@@ -446,7 +450,18 @@ def infer(found: Gateway, asks: int, until: Callable[[], bool] = lambda: True) -
     return statuses
 
 
-def test_the_command_serves_what_was_released_and_a_killed_challenger_costs_no_request(project: Project) -> None:
+def another_version(registry: Registry, folder: Path) -> str:
+    """A version of the champion's own engine file, with evidence of its own."""
+    champion = registry.version("tiny.x86", registry.aliases("tiny.x86")[CHAMPION])
+    evidence = champion.evidence.model_copy(update={"code_revision": "another"})
+    path = registry.engine_path("tiny.x86", champion.version, folder)
+    recorded = registry.record_release(release_of(evidence, model="tiny"), {champion.digest: path}, [])
+    return registry.register("tiny.x86", recorded, evidence)
+
+
+def test_the_command_serves_what_was_released_and_a_killed_challenger_costs_no_request(
+    project: Project, tmp_path: Path
+) -> None:
     with project.start("release", MODEL_URI) as release:
         assert release.ended(within_seconds=600) == 0
     registry = workshop(project.root).registry
@@ -456,7 +471,7 @@ def test_the_command_serves_what_was_released_and_a_killed_challenger_costs_no_r
         assert command.object["address"] == found.address
         assert set(infer(found, 20)) == {200}
 
-        registry.set_challenger("tiny.x86", registry.aliases("tiny.x86")[CHAMPION])
+        registry.set_challenger("tiny.x86", another_version(registry, tmp_path))
         splitter = EnvoySplitter(found)
         splitter.set_share(50)
         answered = partial(_answered, splitter)
