@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from slipway.config import Params
 from slipway.errors import BadInputError, RejectedError
 from slipway.records import Contender, Hardware, Rollout, Verdict
 from slipway.stores.registry import CHALLENGER, CHAMPION
-from slipway.wiring import Workshop, current_data_md5, serving_host
+from slipway.wiring import Workshop, today
 
 
 def run_canary(
@@ -39,11 +40,10 @@ def run_canary(
     if target not in params.targets:
         raise BadInputError(f"target {target!r} is not in the parameters; known: {', '.join(params.targets)}")
 
-    def today() -> tuple[str | None, Hardware | None]:
-        return current_data_md5(params, model), serving_host(params, model, target)
+    now = partial(today, params, model, target)
 
     def start() -> Rollout:
-        champion, challenger = contenders(shop, registered, version, today)
+        champion, challenger = contenders(shop, registered, version, now)
         return begun(registered, champion, challenger, params.canary, time.time())
 
     def bring_to_its_end() -> Rollout:
@@ -52,7 +52,7 @@ def run_canary(
             shop.registry,
             gateway_folder(shop.state, registered),
             start,
-            lambda wanted: promote(shop.registry, registered, wanted, *today()),
+            lambda wanted: promote(shop.registry, registered, wanted, *now()),
             Demands(params.targets[target].slo.latency_p99_ms, params.approval.required),
             (report, warn),
         )
@@ -83,7 +83,7 @@ def _another_is_left(shop: Workshop, registered: str, version: str | None) -> bo
 
 
 def contenders(
-    shop: Workshop, registered: str, version: str | None, today: Callable[[], tuple[str | None, Hardware | None]]
+    shop: Workshop, registered: str, version: str | None, now: Callable[[], tuple[str | None, Hardware | None]]
 ) -> tuple[Contender, Contender]:
     """Champion and challenger, after checking that the challenger may be promoted as far as its evidence goes.
 
@@ -106,7 +106,7 @@ def contenders(
         raise BadInputError(
             f"{registered} version {wanted} is the champion's own file, version {champion.version}: nothing to compare"
         )
-    decision = challenge(shop.registry, registered, wanted, *today())
+    decision = challenge(shop.registry, registered, wanted, *now())
     if decision.verdict is not Verdict.PASS:
         raise RejectedError(f"{registered} version {wanted} cannot be promoted: {'; '.join(decision.reasons)}")
     first, second = (Contender(version=one.version, digest=one.digest) for one in (champion, challenger))

@@ -277,3 +277,8 @@ def serving_host(params: Params, model: str, target: str) -> Hardware | None:
     if parse_model_uri(params.model)[0] != model or described is None or described.work_pool is not None:
         return None
     return host_hardware()
+
+
+def today(params: Params, model: str, target: str) -> tuple[str | None, Hardware | None]:
+    """What a promotion holds evidence against: `current_data_md5` and `serving_host`."""
+    return current_data_md5(params, model), serving_host(params, model, target)

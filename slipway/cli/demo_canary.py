@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.cli.canary import rollout_json, run_rollout
 from slipway.cli.console import tell
+from slipway.cli.gateway import serve_command
 from slipway.config import CanaryParams, Params
 from slipway.errors import BadInputError, RejectedError, TamperedError, UnsupportedError
 from slipway.records import Evidence, Phase, ReleaseResult, Verdict
 from slipway.rollout.gateway import Gateway, gateway_folder
 from slipway.rollout.gateway_plane import DataPlane, Plan
 from slipway.stores.registry import CHALLENGER, RegisteredEngine
-from slipway.wiring import Workshop, current_data_md5, serving_host
+from slipway.wiring import Workshop, today
 
 if TYPE_CHECKING:
     from slipway.examples import Example
@@ -185,8 +185,7 @@ def _challenger(shop: Workshop, params: Params, result: ReleaseResult, contest: 
 
     recorded = shop.registry.record_release(result.release, {}, [])  # recorded already: nothing is written
     version = shop.registry.register(contest.engine, recorded, contest.runner_up)
-    today = current_data_md5(params, contest.model), serving_host(params, contest.model, contest.target)
-    decision = challenge(shop.registry, contest.engine, version, *today)
+    decision = challenge(shop.registry, contest.engine, version, *today(params, contest.model, contest.target))
     if decision.verdict is not Verdict.PASS:
         raise RejectedError(f"{contest.engine} version {version} cannot be promoted: {'; '.join(decision.reasons)}")
     return version
@@ -195,12 +194,7 @@ def _challenger(shop: Workshop, params: Params, result: ReleaseResult, contest: 
 @contextmanager
 def _gateway(shop: Workshop, contest: Contest) -> Iterator[Gateway]:
     """What `slipway gateway` runs, in this process: however that ends, all that it started ends with it."""
-
-    def serve(alias: str, port: int, log: Path) -> list[str]:
-        program = [sys.executable, "-m", "slipway.cli", "serve", contest.model, "--target", contest.target]
-        place = ["--alias", alias, "--port", str(port), "--access-log", str(log)]
-        return [*program, *place, "--poll-s", str(FOLLOW_SECONDS)]
-
+    serve = serve_command(contest.model, contest.target, "--poll-s", str(FOLLOW_SECONDS))
     plan = Plan(contest.engine, gateway_folder(shop.state, contest.engine), port=0)
     with DataPlane(plan, serve, lambda: CHALLENGER in shop.registry.aliases(contest.engine), tell) as plane:
         assert plane.gateway is not None  # nobody told it to stop
@@ -217,6 +211,7 @@ def _give_back(shop: Workshop, params: Params, contest: Contest) -> None:
     """Let the engine that the release chose serve again: another release would, or would find itself in doubt."""
     from slipway.steps.promote import promote
 
-    today = current_data_md5(params, contest.model), serving_host(params, contest.model, contest.target)
-    decision = promote(shop.registry, contest.engine, contest.champion.version, *today)
+    decision = promote(
+        shop.registry, contest.engine, contest.champion.version, *today(params, contest.model, contest.target)
+    )
     tell(f"{'; '.join(decision.reasons)}: it is what the release chose")

@@ -23,7 +23,7 @@ from slipway.reports.plots import left_out, points, write_plot
 from slipway.reports.summary import HEADINGS, candidate_json, candidate_row
 from slipway.stores.mlflow_connection import Connection
 from slipway.stores.registry import CHALLENGER, CHAMPION, RegisteredEngine, parse_model_uri
-from slipway.wiring import Workshop, current_data_md5, load_flow, serving_host, workshop
+from slipway.wiring import Workshop, load_flow, today, workshop
 
 File: TypeAlias = tuple[str, str]  # target and digest
 
@@ -212,7 +212,7 @@ def _today(params: Path | None, evidence: Evidence) -> tuple[str | None, Hardwar
     if params is None and not DEFAULT_PARAMS.exists():
         return None, None
     described, model = load_params(params or DEFAULT_PARAMS), parse_model_uri(evidence.model_uri)[0]
-    return current_data_md5(described, model), serving_host(described, model, evidence.spec.target)
+    return today(described, model, evidence.spec.target)
 
 
 def rollback(

@@ -46,7 +46,7 @@ def gateway(
     registered = f"{name}.{target}"
     plan = Plan(registered, gateway_folder(shop.state, registered), host, port, shadow)
     ending.prepare()  # however this process ends, nothing that it started is left behind
-    plane = DataPlane(plan, _serve(name, target), lambda: _has_challenger(shop.registry, registered), tell)
+    plane = DataPlane(plan, serve_command(name, target), lambda: _has_challenger(shop.registry, registered), tell)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: plane.stop())
     with plane:
@@ -75,12 +75,13 @@ def _dead_man(shop: Workshop, found: Gateway) -> Callable[[], None]:
     return look
 
 
-def _serve(name: str, target: str) -> Callable[[str, int, Path], list[str]]:
-    """The command that serves an alias on a port, with its log."""
+def serve_command(name: str, target: str, *options: str) -> Callable[[str, int, Path], list[str]]:
+    """What gives the command that serves an alias on a port, with its log, and with further ``options``."""
 
     def command(alias: str, port: int, log: Path) -> list[str]:
         program = [sys.executable, "-m", "slipway.cli", "serve", name]
-        return [*program, "--target", target, "--alias", alias, "--port", str(port), "--access-log", str(log)]
+        place = ["--target", target, "--alias", alias, "--port", str(port), "--access-log", str(log)]
+        return [*program, *place, *options]
 
     return command
 

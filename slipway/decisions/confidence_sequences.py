@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from slipway.decisions.bisection import last_held
 from slipway.errors import BadInputError
 
 # What the mixture believes beforehand, as a number of examples: 20 make the bounds tightest at some hundreds to some
@@ -83,22 +84,9 @@ def share_bounds(hits: int, n: int, limit: float) -> tuple[float, float]:
         return mixed - log_hits - log_misses >= math.log(limit)
 
     seen = hits / n if n else 0.0
-    lower = _last_ruled_out(ruled_out, 0.0, seen) if hits else 0.0
-    upper = _last_ruled_out(ruled_out, 1.0, seen) if hits < n else 1.0
+    lower = last_held(ruled_out, 0.0, seen, _HALVINGS) if hits else 0.0
+    upper = last_held(ruled_out, 1.0, seen, _HALVINGS) if hits < n else 1.0
     return lower, upper
-
-
-def _last_ruled_out(ruled_out: Callable[[float], bool], outside: float, inside: float) -> float:
-    """Where the shares from ``outside``, which is ruled out, to ``inside`` cease to be; on the outer side of it."""
-    for _ in range(_HALVINGS):
-        middle = (outside + inside) / 2
-        if middle in {outside, inside}:
-            break
-        if ruled_out(middle):
-            outside = middle
-        else:
-            inside = middle
-    return outside
 
 
 def _first(true: Callable[[int], bool], low: int, high: int) -> int:

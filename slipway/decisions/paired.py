@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slipway.decisions.bisection import last_held
 from slipway.errors import BadInputError
 from slipway.records import Accuracy
 
@@ -112,14 +113,10 @@ def examples_to_decide(accuracy: Accuracy, max_drop: float) -> int | None:
 
 
 def _tango_lower(n: int, lost: int, gained: int, z: float) -> float:
-    rejected, kept = -1.0, (lost - gained) / n
-    for _ in range(_HALVINGS):
-        drop = (rejected + kept) / 2
-        if lost - gained - n * drop > z * math.sqrt(n * _restricted_variance(n, lost, gained, drop)):
-            rejected = drop
-        else:
-            kept = drop
-    return kept
+    def kept(drop: float) -> bool:
+        return lost - gained - n * drop <= z * math.sqrt(n * _restricted_variance(n, lost, gained, drop))
+
+    return last_held(kept, (lost - gained) / n, -1.0, _HALVINGS)
 
 
 def _restricted_variance(n: float, lost: float, gained: float, drop: float) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from slipway.decisions.bisection import last_held
 from slipway.decisions.sequential import BETS
 
 _BETS = tuple(BETS.tolist())
@@ -34,7 +34,7 @@ def loss_upper_bound(pairs: Pairs, alpha: float) -> float:
     def settled(loss: float) -> bool:
         return _log_wealth(1 / (1 - loss), loss, pairs) >= -math.log(alpha)
 
-    return _boundary(settled, settled_end=1.0, open_end=-1.0)
+    return last_held(settled, 1.0, -1.0, _HALVINGS)
 
 
 def loss_lower_bound(pairs: Pairs, alpha: float) -> float:
@@ -46,20 +46,7 @@ def loss_lower_bound(pairs: Pairs, alpha: float) -> float:
     def settled(loss: float) -> bool:
         return _log_wealth(-1 / (1 + loss), loss, pairs) >= -math.log(alpha)
 
-    return _boundary(settled, settled_end=-1.0, open_end=1.0)
-
-
-def _boundary(settled: Callable[[float], bool], settled_end: float, open_end: float) -> float:
-    """Where the settled losses end; on their side of it."""
-    for _ in range(_HALVINGS):
-        middle = (settled_end + open_end) / 2
-        if middle in {settled_end, open_end}:
-            break
-        if settled(middle):
-            settled_end = middle
-        else:
-            open_end = middle
-    return settled_end
+    return last_held(settled, -1.0, 1.0, _HALVINGS)
 
 
 def _log_wealth(scale: float, loss: float, pairs: Pairs) -> float:

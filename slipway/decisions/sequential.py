@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from slipway.decisions.bisection import last_held
 from slipway.errors import BadInputError
 
 # Bets as shares of the largest that cannot ruin: the best bet is about (drop - max_drop) / discordance, and halving
@@ -45,17 +46,9 @@ def drop_lower_bound(drops: NDArray[np.float64], alpha: float) -> float:
         BadInputError: a drop is not in [-1, 1], or ``alpha`` is not between 0 and 1.
     """
     _check(drops, alpha)
-    settled, open_ = -1.0, 1.0
     if hopeless_after(drops, 0.0, alpha) is None:
-        return settled
-    settled = 0.0
-    for _ in range(_HALVINGS):
-        middle = (settled + open_) / 2
-        if hopeless_after(drops, middle, alpha) is None:
-            open_ = middle
-        else:
-            settled = middle
-    return settled
+        return -1.0
+    return last_held(lambda drop: hopeless_after(drops, drop, alpha) is not None, 0.0, 1.0, _HALVINGS)
 
 
 def _log_wealth(drops: NDArray[np.float64], max_drop: float) -> NDArray[np.float64]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from slipway.engines.nvidia_gpu import Gpu
+from slipway.engines.users_cache import in_users_cache
 from slipway.errors import BadInputError
 
 
@@ -17,7 +16,7 @@ class TimingCache:
     """The cache in the file ``path``, or in the user's cache in one of its own per ``version`` and ``gpu``."""
 
     def __init__(self, path: Path | None, version: str, gpu: Gpu) -> None:
-        self.path = path or _in_users_cache(version, gpu)
+        self.path = path or in_users_cache("tensorrt", version, gpu.name, gpu.capability, suffix=".cache")
         self._cache: Any = None
 
     def attach(self, config: Any) -> None:
@@ -41,9 +40,3 @@ class TimingCache:
             file.write(content)
         Path(file.name).replace(self.path)  # another build may read it at any time
         return hashlib.sha256(content).hexdigest()
-
-
-def _in_users_cache(version: str, gpu: Gpu) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    name = re.sub(r"\W+", "-", gpu.name)
-    return Path(home) / "slipway" / "tensorrt" / f"{version}-{name}-{gpu.capability}.cache"

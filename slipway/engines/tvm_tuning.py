@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slipway.engines.tvm_schedule import TILES, Tile, multiplies_once, scheduled
+from slipway.engines.users_cache import in_users_cache
 
 if TYPE_CHECKING:
     import tvm
@@ -74,8 +73,7 @@ class Tuned:
 
 def log_path(version: str, cpu: str) -> Path:
     """The user's own log for one version of TVM and one kind of CPU."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "slipway" / "tvm" / f"{version}-{re.sub(r'[^A-Za-z0-9]+', '-', cpu)}.jsonl"
+    return in_users_cache("tvm", version, cpu, suffix=".jsonl")
 
 
 def tune(module: tvm.IRModule, target: tvm.target.Target, trials: int, log: TuningLog) -> Tuned:

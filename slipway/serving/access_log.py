@@ -18,7 +18,7 @@ from slipway.serving.served import ServedModel
 WAITING_LINES = 10_000
 CLOSE_SECONDS = 5.0
 UNREAD_SECONDS = 0.05
-MAX_ID = 256
+MAX_ID = 256  # characters
 
 
 class Sink(Protocol):

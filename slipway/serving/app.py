@@ -21,7 +21,7 @@ from starlette.routing import Route
 import slipway
 from slipway.errors import BadInputError, SlipwayError
 from slipway.serving import page
-from slipway.serving.access_log import AccessLog
+from slipway.serving.access_log import MAX_ID, AccessLog
 from slipway.serving.engine_queue import CLIENT_LEFT, Done
 from slipway.serving.inference_json import brief, metadata_of
 from slipway.serving.limits import MAX_DIGITS, Bodies, Limits, beside, read_body
@@ -39,7 +39,7 @@ REQUEST_ID = "X-Request-ID"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 LEAST_COMPRESSED_BYTES = 512
 LARGE_JSON_BYTES = 2**20
-MAX_ID, MAX_REASON = 256, 2000  # characters
+MAX_REASON = 2000  # characters
 
 
 class InferenceServer:

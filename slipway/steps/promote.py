@@ -122,7 +122,7 @@ def reject(registry: Registry, name: str, version: str, approver: str, reason: s
         RejectedError: the version serves as champion; rolling back is what takes it away.
     """
     engine = registry.version(name, version)
-    if "champion" in engine.aliases:
+    if CHAMPION in engine.aliases:
         raise RejectedError(
             f"{name} version {version} is the champion; use `slipway rollback` to take it out of service"
         )
