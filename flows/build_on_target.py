@@ -6,17 +6,16 @@ import contextlib
 import os
 import socket
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import psutil
 from prefect import flow
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 
 from flows.lanes import Supply, start_target
+from flows.place import project_of_the_worker
 from flows.targets import RUNNER, conclude_target, follow, healed, named_in
-from slipway.errors import BadInputError, InfrastructureError, SlipwayError
+from slipway.errors import BadInputError, SlipwayError
 from slipway.records import DataSource, Decision, VariantFile, Verdict
 from slipway.stores.shared_objects import SharedObjects
 from slipway.stores.tracking import verify
@@ -83,26 +82,6 @@ def _check_data(wanted: DataSource) -> None:
             f"data {wanted.path} has md5 {found.md5}, the release's has {wanted.md5}; bring this checkout to the "
             f"release's revision and run `dvc pull {wanted.path}` here"
         )
-
-
-def project_of_the_worker() -> Path:
-    """The directory in which the worker was started, or the one that its work pool sets.
-
-    Without a `working_dir` Prefect gives every run an empty temporary directory.
-
-    Raises:
-        InfrastructureError: the worker has ended meanwhile, or is not the `prefect worker start` of a process pool.
-    """
-    here = Path.cwd()
-    if here.parent != Path(tempfile.gettempdir()).resolve() or not here.name.endswith("prefect"):
-        return here
-    for process in psutil.Process().parents():
-        if {"worker", "start"} <= set(process.cmdline()):
-            return Path(process.cwd())
-    raise InfrastructureError(
-        "found no `prefect worker start` that started this run, so its project is unknown; start the worker again, or "
-        "set working_dir on its work pool"
-    )
 
 
 def _settings(order: Order) -> dict[Any, bool]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import slipway
-from slipway.config import Params, TargetParams
+from slipway.config import Params, TargetParams, load_params
 from slipway.engines import availabilities, check_settings, described_engine
 from slipway.errors import BadInputError, InfrastructureError, UnsupportedError
 from slipway.measure import hardware
@@ -282,3 +282,22 @@ def serving_host(params: Params, model: str, target: str) -> Hardware | None:
 def today(params: Params, model: str, target: str) -> tuple[str | None, Hardware | None]:
     """What a promotion holds evidence against: `current_data_md5` and `serving_host`."""
     return current_data_md5(params, model), serving_host(params, model, target)
+
+
+def project_params(root: Path) -> dict[str, Path]:
+    """The files that describe the releases of the project in ``root``, by model: `params.yaml` and `params/*.yaml`.
+
+    Raises:
+        BadInputError: there is none, one is wrong, or two describe releases of the same model.
+    """
+    found: dict[str, Path] = {}
+    for file in [root / "params.yaml", *sorted((root / "params").glob("*.yaml"))]:
+        if not file.is_file():
+            continue
+        name = parse_model_uri(load_params(file).model)[0]
+        if name in found:
+            raise BadInputError(f"{found[name]} and {file} both describe releases of {name}; keep one of them")
+        found[name] = file
+    if not found:
+        raise BadInputError(f"{root} holds no params.yaml and no params/*.yaml; work in the project's directory")
+    return found

@@ -20,6 +20,7 @@ from slipway.records.measured import (
     Validated,
 )
 from slipway.records.release import Evidence, Recorded, Release, ReleaseResult, TargetOutcome
+from slipway.records.request import ReleaseRequest
 from slipway.records.rollout import Contender, Phase, Reading, Rollout
 from slipway.records.source import (
     Built,
@@ -65,6 +66,7 @@ __all__ = [
     "Record",
     "Recorded",
     "Release",
+    "ReleaseRequest",
     "ReleaseResult",
     "Restored",
     "Rollout",

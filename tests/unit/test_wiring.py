@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import yaml
 
 import slipway
 from slipway import wiring
@@ -23,6 +24,7 @@ from slipway.wiring import (
     embed_prefect,
     host_hardware,
     load_flow,
+    project_params,
     serving_host,
     wanted_forms,
     workshop,
@@ -301,3 +303,17 @@ def test_rollouts_lie_in_the_project_unless_the_environment_names_a_place(tmp_pa
     assert workshop(tmp_path).rollouts.shown.endswith(".slipway/rollouts.db")
     os.environ["SLIPWAY_ROLLOUTS_URL"] = f"sqlite:///{tmp_path}/elsewhere.db"
     assert workshop(tmp_path).rollouts.shown.endswith("elsewhere.db")
+
+
+def test_the_files_of_a_project_describe_one_model_each(tmp_path: Path) -> None:
+    (tmp_path / "params").mkdir()
+    for file, model in (("params.yaml", "models:/one/1"), ("params/two.yaml", "models:/two@candidate")):
+        text = yaml.safe_dump({"model": model, "data": {"test": "data"}, "targets": {"x86": {"engines": ["torch"]}}})
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    assert project_params(tmp_path) == {"one": tmp_path / "params.yaml", "two": tmp_path / "params" / "two.yaml"}
+
+    (tmp_path / "params" / "again.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(BadInputError, match=r"again.yaml and .*two.yaml both describe releases of two; keep one"):
+        project_params(tmp_path)
+    with pytest.raises(BadInputError, match=r"holds no params.yaml and no params/\*.yaml"):
+        project_params(tmp_path / "params")

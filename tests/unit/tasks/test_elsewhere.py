@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.build_on_target import project_of_the_worker
 from flows.elsewhere import Elsewhere, not_built, start_elsewhere
 from flows.lanes import Supplies, Supply
+from flows.place import project_of_the_worker
 from flows.targets import named_in
 from slipway.errors import InfrastructureError
 from slipway.records import Decision, Failure, Verdict

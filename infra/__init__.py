@@ -1,0 +1,1 @@
+"""What a team shares: its servers, and how they are set up."""
