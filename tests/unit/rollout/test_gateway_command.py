@@ -67,7 +67,7 @@ def test_a_silent_controller_is_told_once_and_its_traffic_returned_as_long_as_it
 
 
 def test_a_server_is_started_as_a_person_would_start_it(tmp_path: Path) -> None:
-    argv = command._serve("digits", "x86")("challenger", 20_001, tmp_path / "challenger.log")
+    argv = command.serve_command("digits", "x86")("challenger", 20_001, tmp_path / "challenger.log")
     assert argv[1:] == [
         *("-m", "slipway.cli", "serve", "digits", "--target", "x86", "--alias", "challenger"),
         *("--port", "20001", "--access-log", str(tmp_path / "challenger.log")),
