@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def all_started(
     with ExitStack() as running:
         for contender in asked:
             print(f"starting {contender.name}", file=sys.stderr, flush=True)
-            place = folder / contender.name.replace(" ", "-").lower()
+            place = folder / re.sub("[^a-z]+", "-", contender.name.lower())
             place.mkdir()
             try:
                 python = python_of(contender, VENVS)

@@ -235,6 +235,15 @@ def _in_bytes(port: int, image: np.ndarray) -> Request:
 
 CONTENDERS = (
     Contender("Slipway", "slipway", "binary tensors", _slipway, _protocol(f"{NAME}.{TARGET}"), _from_protocol),
+    # No server that anybody would run, but what none can be quicker than.
+    Contender(
+        "plain socket, ONNX Runtime",
+        "onnxruntime",
+        "raw bytes",
+        _script("plain_socket.py"),
+        _in_bytes,
+        lambda _, body: np.frombuffer(body, np.float32),
+    ),
     Contender(
         "PyTriton",
         "nvidia-pytriton",
