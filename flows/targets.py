@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.lanes import Lanes
+from flows.shown import Progress, key_of
 from slipway.config import Params
 from slipway.records import Artifact, Built, TargetOutcome, Validated
 from slipway.steps.budget import Budget, is_worth_timing, time_limit
@@ -46,10 +46,10 @@ def follow(prepared: Sequence[Lanes], context: Context) -> None:
     """
     lanes = [lane for one in prepared for lane in one.lanes]
     description = f"Candidates of {context.model.uri}"
-    artifact: Any = create_progress_artifact(0.0, key="release-progress", description=description)
+    bar = Progress(key_of("release-progress", context.model.name), description)
     for done, lane in enumerate(lanes, start=1):
         lane.wait()
-        update_progress_artifact(artifact, 100 * done / len(lanes))
+        bar.set(100 * done / len(lanes))
     for one in prepared:
         one.predictions.result()
 

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from slipway.config import Params
+from slipway.config import ApprovalParams, Params
+from slipway.decisions.approval import Word
 from slipway.errors import BadInputError, RejectedError
-from slipway.records import Contender, Hardware, Rollout, Verdict
-from slipway.stores.registry import CHALLENGER, CHAMPION
+from slipway.records import Contender, Decision, Evidence, Hardware, Phase, Rollout, Verdict
+from slipway.steps.promote import NOBODY_ASKED, Today
+from slipway.stores.registry import CHALLENGER, CHAMPION, parse_model_uri
 from slipway.wiring import Workshop, today
 
 
@@ -43,7 +45,7 @@ def run_canary(
     now = partial(today, params, model, target)
 
     def start() -> Rollout:
-        champion, challenger = contenders(shop, registered, version, now)
+        champion, challenger = contenders(shop, registered, version, now, params.approval)
         return begun(registered, champion, challenger, params.canary, time.time())
 
     def bring_to_its_end() -> Rollout:
@@ -52,7 +54,7 @@ def run_canary(
             shop.registry,
             gateway_folder(shop.state, registered),
             start,
-            lambda wanted: promote(shop.registry, registered, wanted, *now()),
+            lambda wanted: promote(shop.registry, registered, wanted, *now(), params.approval),
             Demands(params.targets[target].slo.latency_p99_ms, params.approval.required),
             (report, warn),
         )
@@ -60,6 +62,41 @@ def run_canary(
     if _another_is_left(shop, registered, version):
         bring_to_its_end()
     return bring_to_its_end()
+
+
+def decided(
+    shop: Workshop, registered: str, version: str, word: str, said: Word, decide: Callable[[str], Decision]
+) -> Decision:
+    """What comes of a person's word, ``approve`` or ``reject``, which ``decide`` carries out.
+
+    In the middle of its rollout a version is not approved but consented to, and the rollout is told.
+    """
+    from slipway.rollout.controller import APPROVED
+
+    rollout = _under_way(shop, registered)
+    if word != "approve" or rollout is None or rollout.challenger.version != version:
+        return decide(word)
+    decision = decide("consent")
+    if decision.verdict is Verdict.PASS:
+        shop.rollouts.record(rollout.rollout_id, APPROVED, f"{said.person}: {said.reason}")
+    return decision
+
+
+def today_of(params: Params, evidence: Evidence) -> Today:
+    """What a word on a version with this evidence is held against, as far as ``params`` tell of its model."""
+    model, target = parse_model_uri(evidence.model_uri)[0], evidence.spec.target
+    if parse_model_uri(params.model)[0] != model:
+        return Today()
+    data_md5, host = today(params, model, target)
+    return Today(data_md5=data_md5, host=host, approval=params.approval)
+
+
+def _under_way(shop: Workshop, registered: str) -> Rollout | None:
+    """The rollout of ``registered`` whose challenger still is one; None where there is none."""
+    rollout = shop.rollouts.latest(registered)
+    if rollout is None or rollout.phase in {Phase.ROLLED_BACK, Phase.INCONCLUSIVE, Phase.ERROR}:
+        return None
+    return rollout if shop.registry.aliases(registered).get(CHALLENGER) == rollout.challenger.version else None
 
 
 def _another_is_left(shop: Workshop, registered: str, version: str | None) -> bool:
@@ -83,7 +120,11 @@ def _another_is_left(shop: Workshop, registered: str, version: str | None) -> bo
 
 
 def contenders(
-    shop: Workshop, registered: str, version: str | None, now: Callable[[], tuple[str | None, Hardware | None]]
+    shop: Workshop,
+    registered: str,
+    version: str | None,
+    now: Callable[[], tuple[str | None, Hardware | None]],
+    approval: ApprovalParams = NOBODY_ASKED,
 ) -> tuple[Contender, Contender]:
     """Champion and challenger, after checking that the challenger may be promoted as far as its evidence goes.
 
@@ -106,7 +147,7 @@ def contenders(
         raise BadInputError(
             f"{registered} version {wanted} is the champion's own file, version {champion.version}: nothing to compare"
         )
-    decision = challenge(shop.registry, registered, wanted, *now())
+    decision = challenge(shop.registry, registered, wanted, *now(), approval)
     if decision.verdict is not Verdict.PASS:
         raise RejectedError(f"{registered} version {wanted} cannot be promoted: {'; '.join(decision.reasons)}")
     first, second = (Contender(version=one.version, digest=one.digest) for one in (champion, challenger))

@@ -156,9 +156,20 @@ class CanaryParams(Section):
 
 
 class ApprovalParams(Section):
-    """Whether a person approves before the champion alias moves."""
+    """Whether people approve before the champion alias moves: how many, and how long a version may wait for them.
+
+    ``expires_hours`` None is for ever.
+    """
 
     required: bool = False
+    persons: Positive = 1
+    expires_hours: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _only_where_required(self) -> Self:
+        if not self.required and (self.persons, self.expires_hours) != (1, None):
+            raise ValueError("persons and expires_hours say nothing without required: true")
+        return self
 
 
 class Params(Section):

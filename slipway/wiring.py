@@ -104,6 +104,8 @@ def embed_prefect(root: Path | None = None) -> None:
     }
     if not {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & os.environ.keys():
         # The root logger's is for the libraries' warnings, which Prefect would print between the lines of progress.
+        with contextlib.suppress(OSError):  # Prefect makes its home, but no directory above it
+            state.mkdir(exist_ok=True)
         levels = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_ROOT_LEVEL": "ERROR"}
         defaults |= {"PREFECT_HOME": str(state / "prefect"), **levels}
     for name, value in defaults.items():

@@ -12,25 +12,30 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from slipway.canary import today_of
 from slipway.cli import ending
 from slipway.cli.console import Spare, out, print_json, print_table, tell
 from slipway.cli.release import DEFAULT_PARAMS, NARROWER, JsonOption
 from slipway.config import load_params
 from slipway.errors import BadInputError, InfrastructureError
-from slipway.records import CandidateSpec, Decision, Evidence, Hardware, Phase, Rollout, Verdict
+from slipway.records import CandidateSpec, Decision, Evidence, Phase, Rollout
 from slipway.reports.explanation import explanation
 from slipway.reports.plots import left_out, points, write_plot
 from slipway.reports.summary import HEADINGS, candidate_json, candidate_row
+from slipway.steps.promote import Today
 from slipway.stores.mlflow_connection import Connection
 from slipway.stores.registry import CHALLENGER, CHAMPION, RegisteredEngine, parse_model_uri
-from slipway.wiring import Workshop, load_flow, today, workshop
+from slipway.wiring import Workshop, load_flow, workshop
 
 File: TypeAlias = tuple[str, str]  # target and digest
 
 NameArgument = Annotated[str, typer.Argument(help="The registered engine, NAME.TARGET, such as digits-resnet.x86.")]
 VersionArgument = Annotated[str, typer.Argument(help="Its version.")]
 OwnParamsOption = Annotated[
-    Path | None, typer.Option("--params", help="Whose test data must be unchanged (default: params.yaml, if there).")
+    Path | None,
+    typer.Option(
+        "--params", help="Whose test data must be unchanged, and who approves (default: params.yaml, if there)."
+    ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept with the version.")]
 
@@ -145,7 +150,10 @@ def approve(
     params: OwnParamsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Promote a version to champion, after reading its evidence again and re-checking every gate."""
+    """Promote a version to champion, after reading its evidence again and re-checking every gate.
+
+    Where more than one person has to approve, the last of them promotes; before that it ends with 4.
+    """
     _decide(name, version, "approve", reason, params, as_json)
 
 
@@ -159,28 +167,14 @@ def _decide(name: str, version: str, word: str, reason: str, params: Path | None
         raise BadInputError(f"cannot {word} {name} version {version} without a reason; give --reason TEXT")
     shop, person = workshop(), _person()
     engine = shop.registry.version(name, version)
-    today = _today(params, engine.evidence) if word == "approve" else (None, None)
-    rollout = _under_way(shop, name)
-    consents = word == "approve" and rollout is not None and rollout.challenger.version == version
+    held_against = _today(params, engine.evidence) if word == "approve" else Today()
     ending.prepare()
-    decision: Decision = load_flow("promote")(name, version, "consent" if consents else word, person, reason, *today)
-    if consents and rollout is not None and decision.verdict is Verdict.PASS:
-        from slipway.rollout.controller import APPROVED
-
-        shop.rollouts.record(rollout.rollout_id, APPROVED, f"{person}: {reason}")
+    decision: Decision = load_flow("promote")(name, version, word, reason, person, held_against)
     if as_json:
         print_json({"name": name, "version": version, **decision.model_dump(mode="json")})
     else:
         out.print(f"{decision.verdict}: {'; '.join(decision.reasons)}", highlight=False)
     raise typer.Exit(decision.verdict.exit_code)
-
-
-def _under_way(shop: Workshop, name: str) -> Rollout | None:
-    """The rollout of the registered engine ``name`` whose challenger still is one; None where there is none."""
-    rollout = shop.rollouts.latest(name)
-    if rollout is None or rollout.phase in {Phase.ROLLED_BACK, Phase.INCONCLUSIVE, Phase.ERROR}:
-        return None
-    return rollout if shop.registry.aliases(name).get(CHALLENGER) == rollout.challenger.version else None
 
 
 def _person() -> str:
@@ -207,12 +201,11 @@ def _person_in_haste() -> str:
         return "unknown"
 
 
-def _today(params: Path | None, evidence: Evidence) -> tuple[str | None, Hardware | None]:
-    """The md5 of the test data and the host that would serve, as far as the parameters here tell of the model's."""
+def _today(params: Path | None, evidence: Evidence) -> Today:
+    """What the word is held against, as far as the parameters here tell of the model."""
     if params is None and not DEFAULT_PARAMS.exists():
-        return None, None
-    described, model = load_params(params or DEFAULT_PARAMS), parse_model_uri(evidence.model_uri)[0]
-    return today(described, model, evidence.spec.target)
+        return Today()
+    return today_of(load_params(params or DEFAULT_PARAMS), evidence)
 
 
 def rollback(

@@ -11,7 +11,22 @@ from typing import TextIO, cast
 import typer
 
 from slipway import __version__
-from slipway.cli import canary, demo, engines, gateway, host, labels, publish, release, serve, status, step
+from slipway.cli import (
+    canary,
+    demo,
+    engines,
+    gateway,
+    host,
+    labels,
+    link,
+    prune,
+    publish,
+    receiver,
+    release,
+    serve,
+    status,
+    step,
+)
 from slipway.cli.console import Unread, complain, print_json
 from slipway.errors import SlipwayError
 from slipway.wiring import STATE_DIRECTORY
@@ -26,7 +41,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for room in (demo, release, host, engines, serve, gateway, canary, status, labels, step, publish):
+for room in (
+    demo,
+    release,
+    host,
+    engines,
+    serve,
+    gateway,
+    canary,
+    status,
+    labels,
+    step,
+    publish,
+    link,
+    prune,
+    receiver,
+):
     room.add_commands(app)
 
 

@@ -1,6 +1,8 @@
 """The records that steps hand on: frozen, serialisable, named by digests and never by bare paths."""
 
+from slipway.records.audit import Audit, AuditResult, RequestedRelease
 from slipway.records.base import Artifact, Decision, Failure, Form, Option, Record, Verdict
+from slipway.records.bundle import BundleFile, BundleManifest
 from slipway.records.inputs import InputSummaries, InputSummary
 from slipway.records.measured import (
     Accuracy,
@@ -38,7 +40,11 @@ from slipway.records.source import (
 __all__ = [
     "Accuracy",
     "Artifact",
+    "Audit",
+    "AuditResult",
     "Built",
+    "BundleFile",
+    "BundleManifest",
     "CandidateSpec",
     "ClassAccuracy",
     "Contender",
@@ -68,6 +74,7 @@ __all__ = [
     "Release",
     "ReleaseRequest",
     "ReleaseResult",
+    "RequestedRelease",
     "Restored",
     "Rollout",
     "Scenario",

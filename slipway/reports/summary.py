@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from slipway.records import Evidence, Release, TargetOutcome
+from slipway.records import Evidence, Release, ReleaseResult, TargetOutcome
 
 
 def release_json(release: Release, registered: Mapping[str, str], seconds: float) -> dict[str, object]:
@@ -84,6 +84,30 @@ def candidate_row(evidence: Evidence, chosen: bool) -> tuple[str, ...]:
         f"{evidence.size_bytes / 1e6:.2f}" if evidence.size_bytes is not None else "-",
         str(evidence.decision.verdict),
     )
+
+
+TABLE_HEADINGS = ("chosen", *HEADINGS[1:])  # a table by column names has none without
+
+
+def candidate_table(release: Release) -> list[dict[str, str]]:
+    """All candidates of all targets as rows of one table, by column: what `candidate_row` tells, and the reasons."""
+    return [
+        dict(zip(TABLE_HEADINGS, candidate_row(evidence, is_chosen(outcome, evidence)), strict=True))
+        | {"target": outcome.target, "reasons": "; ".join(evidence.decision.reasons)}
+        for outcome in release.targets
+        for evidence in outcome.candidates
+    ]
+
+
+def verdicts(result: ReleaseResult) -> list[str]:
+    """How a release ended, in one line per target: the verdict on what was chosen, and what became of it."""
+    lines = []
+    for outcome in result.release.targets:
+        promotion = result.promotions.get(outcome.target)
+        last = promotion or outcome.decision
+        reasons = (*outcome.decision.reasons, *(promotion.reasons if promotion else ()))
+        lines.append(f"{outcome.target} {last.verdict}: {'; '.join(reasons)}")
+    return lines
 
 
 def markdown(release: Release) -> str:

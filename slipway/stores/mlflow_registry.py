@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from slipway.decisions.approval import Approval
+from slipway.decisions.reconciliation import FinishedRelease
 from slipway.errors import BadInputError, TamperedError
-from slipway.records import Evidence, Release, Rollout, Signature
-from slipway.stores import mlflow_models, mlflow_releases, mlflow_rollouts
+from slipway.records import Audit, Evidence, Release, RequestedRelease, Rollout, Signature
+from slipway.stores import mlflow_audits, mlflow_models, mlflow_releases, mlflow_rollouts
+from slipway.stores.approvals import approval_tag, cleared_approvals
 from slipway.stores.mlflow_connection import Connection, at_border
 from slipway.stores.mlmodel import load_mlmodel
 from slipway.stores.objects import digest_of
@@ -55,6 +58,10 @@ class MlflowRegistry:
         """See ``Registry.check``."""
         self._connection.check()
 
+    def user(self) -> str | None:
+        """See ``Registry.user``."""
+        return self._connection.user()
+
     @at_border
     def resolve(self, uri: str) -> ModelVersionRef:
         """See ``Registry.resolve``."""
@@ -89,6 +96,26 @@ class MlflowRegistry:
     def candidates(self, model_name: str, target: str | None) -> list[Evidence]:
         """See ``Registry.candidates``."""
         return mlflow_releases.candidates(self._connection, model_name, target)
+
+    @at_border
+    def versions(self, model_name: str) -> list[str]:
+        """See ``Registry.versions``."""
+        return [str(found.version) for found in self._connection.versions(model_name) if found.status == "READY"]
+
+    @at_border
+    def released(self, model_name: str) -> list[FinishedRelease]:
+        """See ``Registry.released``."""
+        return mlflow_releases.released(self._connection, model_name)
+
+    @at_border
+    def link_release(self, run_id: str, address: str) -> None:
+        """Let the page of the release ``run_id`` name the ``address`` of what made it, unless it names one already."""
+        mlflow_releases.link(self._connection, run_id, address)
+
+    @at_border
+    def release_pages(self, run_id: str) -> dict[str, str]:
+        """The addresses of the server's pages on the release ``run_id`` by title; none where there is no server."""
+        return mlflow_releases.pages(self._connection, run_id)
 
     @at_border
     def find(self, digest_prefix: str, target: str | None = None) -> Evidence:
@@ -182,6 +209,11 @@ class MlflowRegistry:
         self._tag(name, version, {key: value})
 
     @at_border
+    def approve(self, name: str, version: str, approval: Approval) -> None:
+        """See ``Registry.approve``."""
+        self._tag(name, version, dict([approval_tag(approval)]))
+
+    @at_border
     def set_challenger(self, name: str, version: str) -> None:
         """See ``Registry.set_challenger``."""
         self._alias(name, CHALLENGER, version)
@@ -221,6 +253,16 @@ class MlflowRegistry:
         return mlflow_rollouts.record_rollout(self._connection, rollout, files)
 
     @at_border
+    def record_audit(self, audit: Audit) -> str:
+        """See ``Registry.record_audit``."""
+        return mlflow_audits.record_audit(self._connection, audit)
+
+    @at_border
+    def requested_release(self, audit: Audit) -> RequestedRelease | None:
+        """See ``Registry.requested_release``."""
+        return mlflow_audits.requested_release(self._connection, audit)
+
+    @at_border
     def rollback(self, name: str) -> RegisteredEngine:
         """See ``Registry.rollback``."""
         aliases = mlflow_models.aliases_of(self._connection, name)
@@ -229,7 +271,8 @@ class MlflowRegistry:
             raise BadInputError(f"{name} has no previous version to roll back to; champion is {champion or 'not set'}")
         # Equal when a promotion or rollback was cut short: then the previous version serves already.
         if champion is not None and champion != previous:
-            self._tag(name, champion, {DECISION_TAG: "rolled back"})
+            kept = self._version(name, champion).tags
+            self._tag(name, champion, decision_tags("rolled back", None, None) | cleared_approvals(kept))
         self._alias(name, CHAMPION, previous)
         self._take_away(name, PREVIOUS, previous)
         if champion is not None and aliases.get(CHALLENGER) == champion:
@@ -237,8 +280,8 @@ class MlflowRegistry:
         return self.version(name, previous)
 
     def _refuse(self, name: str, version: str, tags: Mapping[str, str]) -> None:
-        self._version(name, version)
-        self._tag(name, version, tags)
+        kept = self._version(name, version).tags
+        self._tag(name, version, {**tags, **cleared_approvals(kept)})
         aliases = mlflow_models.aliases_of(self._connection, name)
         if aliases.get(CHALLENGER) == version:
             self._take_away(name, CHALLENGER, aliases.get(CHAMPION))

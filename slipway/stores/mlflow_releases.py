@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import psutil
 from pydantic import ValidationError
 
 import slipway
 from slipway.decisions.precision import executed
+from slipway.decisions.reconciliation import FinishedRelease
 from slipway.errors import BadInputError, InfrastructureError, TamperedError
-from slipway.records import Evidence, Record, Release, Signature, Timing
+from slipway.records import Evidence, Record, Release, Signature, Timing, Verdict
 from slipway.stores.mlflow_connection import Connection, mlflow_signature
 from slipway.stores.objects import digest_of
 from slipway.stores.registry import (
@@ -28,6 +31,7 @@ from slipway.stores.registry import (
     canonical_json,
     check_digest_prefix,
     evidence_sha256,
+    parse_model_uri,
     release_key,
 )
 
@@ -40,7 +44,9 @@ T = TypeVar("T", bound=Record)
 EXPERIMENT = "slipway"
 KIND_TAG, MODEL_TAG, TARGET_TAG = "slipway.kind", "slipway.model", "slipway.target"
 KEY_TAG, OWNER_TAG, MODEL_ID_TAG = "slipway.release_key", "slipway.owner", "slipway.model_id"
-PARENT_TAG = "mlflow.parentRunId"
+VERDICT_TAG = "slipway.verdict."
+PARENT_TAG, NOTE_TAG = "mlflow.parentRunId", "mlflow.note.content"
+MADE_BY_TAG = "slipway.prefect_run"
 DATASET_NAME = "test"
 ABANDONED_AFTER_SECONDS = 3600  # recording takes seconds: nothing is measured while a run is open
 
@@ -62,7 +68,7 @@ def record_release(
     _end_abandoned(connection, experiment, release.model.name)
     client, model = connection.client, release.model
     tags = {KIND_TAG: "release", KEY_TAG: key, MODEL_TAG: model.name, OWNER_TAG: _owner()}
-    tags |= {f"slipway.verdict.{outcome.target}": outcome.decision.verdict.value for outcome in release.targets}
+    tags |= {f"{VERDICT_TAG}{outcome.target}": outcome.decision.verdict.value for outcome in release.targets}
     model_ids: dict[str, str] = {}
     with connection.run(experiment, f"{model.name}/{model.version}", tags) as run_id:
         for param, value in (("model_uri", model.uri), ("data_md5", release.data_md5), ("metric", release.metric)):
@@ -88,6 +94,42 @@ def candidates(connection: Connection, model_name: str, target: str | None) -> l
     releases = [read_record(connection, f"{run.info.artifact_uri}/release.json", Release) for run in runs]
     outcomes = [outcome for release in releases for outcome in release.targets if target in {None, outcome.target}]
     return [evidence for outcome in outcomes for evidence in outcome.candidates]
+
+
+def released(connection: Connection, model_name: str) -> list[FinishedRelease]:
+    """See ``Registry.released``."""
+    experiment = connection.experiment(EXPERIMENT)
+    condition = _tags({KIND_TAG: "release", MODEL_TAG: model_name}) + " and attributes.status = 'FINISHED'"
+    found = []
+    for run in connection.search_runs(experiment, condition):
+        verdicts = {value for key, value in run.data.tags.items() if key.startswith(VERDICT_TAG)}
+        version = parse_model_uri(run.data.params["model_uri"])[1]
+        if Verdict.ERROR not in verdicts and version is not None:
+            found.append(FinishedRelease(version, run.data.params["data_md5"]))
+    return found
+
+
+def link(connection: Connection, run_id: str, address: str) -> None:
+    """See ``MlflowRegistry.link_release``."""
+    if MADE_BY_TAG not in connection.client.get_run(run_id).data.tags:
+        connection.client.set_tag(run_id, NOTE_TAG, f"Released by [this run in Prefect]({address}).")
+        connection.client.set_tag(run_id, MADE_BY_TAG, address)
+
+
+def pages(connection: Connection, run_id: str) -> dict[str, str]:
+    """See ``MlflowRegistry.release_pages``."""
+    address = re.sub("(?<=://)[^/]*@", "", connection.tracking_uri).rstrip("/")  # whoever opens it is asked anew
+    if not address.startswith("http"):
+        return {}
+    experiment = connection.client.get_run(run_id).info.experiment_id
+    children = connection.search_runs(experiment, f"{_tags({PARENT_TAG: run_id})} and attributes.status = 'FINISHED'")
+    runs = quote(json.dumps(sorted(run.info.run_id for run in children), separators=(",", ":")))
+    experiments = quote(json.dumps([experiment]))
+    view = "workflowType=machine_learning"  # MLflow opens in its other mode, which shows no runs
+    found = {"the release in MLflow": f"{address}/#/experiments/{experiment}/runs/{run_id}?{view}"}
+    if children:
+        found["its candidates compared"] = f"{address}/#/compare-runs?runs={runs}&experiments={experiments}&{view}"
+    return found
 
 
 def find(connection: Connection, digest_prefix: str, target: str | None) -> Evidence:
@@ -196,7 +238,7 @@ def _record_candidate(
         PARENT_TAG: parent,
         **({DIGEST_TAG: evidence.digest} if evidence.digest else {}),
     }
-    params = _params(evidence)
+    params = params_of(evidence)
     experiment = connection.experiment(EXPERIMENT)
     name = f"{spec.variant}-{spec.engine}"
     with connection.run(experiment, f"{spec.target}: {spec}", tags) as run_id:
@@ -215,19 +257,21 @@ def _record_candidate(
                 model_type="engine",
             )
             client.set_tag(run_id, MODEL_ID_TAG, model_id)
-        _log_figures(connection, run_id, model_id, params, evidence)
+        log_figures(connection, run_id, model_id, params, evidence)
     return model_id
 
 
-def _params(evidence: Evidence) -> dict[str, str]:
+def params_of(evidence: Evidence) -> dict[str, str]:
+    """What a candidate is, as the parameters of its run."""
     spec = evidence.spec
     params = {"variant": spec.variant, "engine": spec.engine, "target": spec.target, "model_uri": evidence.model_uri}
     return params | ({"threads": str(evidence.timing.latency.threads)} if evidence.timing else {})
 
 
-def _log_figures(
+def log_figures(
     connection: Connection, run_id: str, model_id: str | None, params: Mapping[str, str], evidence: Evidence
 ) -> None:
+    """Log the figures of ``evidence`` with the run and its logged model, bound to the data set by its md5."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
     # What MetaDataset would store, without a DatasetSource class of our own: the data set is named by its md5.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from slipway.decisions.approval import Approval
+from slipway.decisions.reconciliation import FinishedRelease
 from slipway.errors import BadInputError
-from slipway.records import Evidence, Record, Release, Rollout, Signature
+from slipway.records import Audit, Evidence, Record, Release, RequestedRelease, Rollout, Signature
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +26,9 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 EVIDENCE_TAG = "slipway.evidence_sha256"
 DIGEST_TAG = "slipway.digest"
 DECISION_TAG = "slipway.decision"
-APPROVER_TAG, REASON_TAG = "slipway.approver", "slipway.reason"
+APPROVER_TAG, REASON_TAG, DECIDED_AT_TAG = "slipway.approver", "slipway.reason", "slipway.decided_at"
 ROLLOUT_RUN_TAG = "slipway.rollout_run"
+AUDIT_TAG, AUDITED_AT_TAG = "slipway.audit", "slipway.audited_at"
 
 Attachments: TypeAlias = Mapping[str, Sequence[Path]]
 
@@ -63,6 +67,14 @@ class Registry(Protocol):
 
     def check(self) -> None:
         """Find out within seconds whether the store can be reached."""
+        ...
+
+    def user(self) -> str | None:
+        """The name by which the store has authenticated whoever asks; None where it asks nobody who they are.
+
+        Raises:
+            BadInputError: it does not accept the name and the password.
+        """
         ...
 
     def resolve(self, uri: str) -> ModelVersionRef:
@@ -167,6 +179,10 @@ class Registry(Protocol):
         """Set a tag of a version."""
         ...
 
+    def approve(self, name: str, version: str, approval: Approval) -> None:
+        """Keep a person's approval with the version, in place of an earlier one of that person."""
+        ...
+
     def set_challenger(self, name: str, version: str) -> None:
         """Let ``challenger`` name the version."""
         ...
@@ -179,11 +195,11 @@ class Registry(Protocol):
         ...
 
     def reject(self, name: str, version: str, approver: str, reason: str) -> None:
-        """Tag the version as rejected, and let it be challenger no more; repeating it is harmless."""
+        """Tag the version as rejected, clear its approvals, let it be challenger no more; repeating is harmless."""
         ...
 
     def withdraw(self, name: str, version: str, approver: str, reason: str) -> None:
-        """Tag the version as rolled back, and let it be challenger no more; repeating it is harmless."""
+        """Tag the version as rolled back, clear its approvals, let it be challenger no more; repeating is harmless."""
         ...
 
     def record_rollout(self, rollout: Rollout, files: Sequence[Path]) -> str:
@@ -191,6 +207,17 @@ class Registry(Protocol):
 
         The same rollout recorded again takes the run that it has.
         """
+        ...
+
+    def record_audit(self, audit: Audit) -> str:
+        """Keep what an audit found in a run, and tell verdict and time on the version that it looked at; the run's id.
+
+        No alias is moved.
+        """
+        ...
+
+    def requested_release(self, audit: Audit) -> RequestedRelease | None:
+        """What came of the releases that recorded audits with the same finding asked for; None if none has asked."""
         ...
 
     def rollback(self, name: str) -> RegisteredEngine:
@@ -203,6 +230,14 @@ class Registry(Protocol):
 
     def candidates(self, model_name: str, target: str | None) -> list[Evidence]:
         """All evidence on a model's candidates, the newest release first."""
+        ...
+
+    def versions(self, model_name: str) -> list[str]:
+        """The versions of a registered model that are ready, the newest first; none where there is no such model."""
+        ...
+
+    def released(self, model_name: str) -> list[FinishedRelease]:
+        """The releases of a model that came to their end, the newest first; not those with an ERROR on a target."""
         ...
 
     def find(self, digest_prefix: str, target: str | None = None) -> Evidence:
@@ -248,9 +283,14 @@ def version_tags(evidence: Evidence) -> dict[str, str]:
 
 
 def decision_tags(decision: str, approver: str | None, reason: str | None) -> dict[str, str]:
-    """The tags that tell who decided what about a version, and why."""
-    tags = {DECISION_TAG: decision, APPROVER_TAG: approver, REASON_TAG: reason}
+    """The tags that tell who decided what about a version, why, and that it was now."""
+    tags = {DECISION_TAG: decision, APPROVER_TAG: approver, REASON_TAG: reason, DECIDED_AT_TAG: utc_now().isoformat()}
     return {key: value for key, value in tags.items() if value is not None}
+
+
+def utc_now() -> datetime:
+    """The time, for a tag."""
+    return datetime.now(UTC)
 
 
 def parse_model_uri(uri: str) -> tuple[str, str | None, str | None]:

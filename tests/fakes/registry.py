@@ -13,11 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from slipway.decisions.approval import Approval
+from slipway.decisions.audit import LEARNT
+from slipway.decisions.reconciliation import FinishedRelease
 from slipway.errors import BadInputError
-from slipway.records import Evidence, Release, Rollout, Signature, TensorSpec
+from slipway.records import Audit, Evidence, Release, RequestedRelease, Rollout, Signature, TensorSpec, Verdict
+from slipway.stores.approvals import approval_tag, cleared_approvals
 from slipway.stores.mlflow_models import check_example, weights_sha256
 from slipway.stores.mlflow_releases import check_companions, check_engine_files
 from slipway.stores.registry import (
+    AUDIT_TAG,
+    AUDITED_AT_TAG,
     CHALLENGER,
     CHAMPION,
     DECISION_TAG,
@@ -69,9 +75,15 @@ class FakeRegistry:
         self.report_files: dict[str, list[str]] = {}
         self.rollouts: dict[str, Files] = {}
         self.attached: dict[str, Files] = {}
+        self.audits: list[tuple[Audit, int]] = []  # each with how many releases there were before it
+        self.authenticated: str | None = None
 
     def check(self) -> None:
         """Memory can always be reached."""
+
+    def user(self) -> str | None:
+        """See ``Registry.user``."""
+        return self.authenticated
 
     def add_model(self, name: str, directory: Path) -> ModelVersionRef:
         """Register a model directory (with ``MLmodel``) made elsewhere."""
@@ -180,6 +192,10 @@ class FakeRegistry:
         """See ``Registry.tag``."""
         self._version(name, version).tags[key] = value
 
+    def approve(self, name: str, version: str, approval: Approval) -> None:
+        """See ``Registry.approve``."""
+        self.tag(name, version, *approval_tag(approval))
+
     def set_challenger(self, name: str, version: str) -> None:
         """See ``Registry.set_challenger``."""
         self._version(name, version)
@@ -210,13 +226,34 @@ class FakeRegistry:
         self.rollouts[rollout.rollout_id] = {file.name: file.read_bytes() for file in files}
         return rollout.rollout_id
 
+    def record_audit(self, audit: Audit) -> str:
+        """See ``Registry.record_audit``."""
+        self.audits.append((audit, len(self.releases)))
+        if audit.version is not None:
+            self.tag(audit.name, audit.version, AUDITED_AT_TAG, audit.at.isoformat(timespec="seconds"))
+            self.tag(audit.name, audit.version, AUDIT_TAG, audit.decision.verdict.value)
+        return f"audit-{len(self.audits)}"
+
+    def requested_release(self, audit: Audit) -> RequestedRelease | None:
+        """See ``Registry.requested_release``."""
+        asked = [(one, n) for one, n in self.audits if audit.finding and one.finding == audit.finding and one.request]
+        if not asked or audit.recorded is None:
+            return None
+        (first, before), (last, _), target = asked[0], asked[-1], audit.name.rpartition(".")[2]
+        since = [one for one in list(self.releases.items())[before:] if one[1].model.uri == audit.recorded.model_uri]
+        outcomes = [(outcome, key) for key, one in reversed(since) for outcome in one.targets]
+        learnt = [(o, key) for o, key in outcomes if o.target == target and o.decision.verdict in LEARNT]
+        verdict, run_id = (learnt[0][0].decision.verdict, learnt[0][1]) if learnt else (None, None)
+        return RequestedRelease(first_asked=first.at, last_asked=last.at, ended=verdict, run_id=run_id)
+
     def rollback(self, name: str) -> RegisteredEngine:
         """See ``Registry.rollback``."""
         aliases = self._model(name).aliases
         if PREVIOUS not in aliases:
             raise BadInputError(f"{name} has no previous version to roll back to")
         if aliases[CHAMPION] != aliases[PREVIOUS]:
-            self.tag(name, aliases[CHAMPION], DECISION_TAG, "rolled back")
+            tags = self._version(name, aliases[CHAMPION]).tags
+            tags.update(decision_tags("rolled back", None, None) | cleared_approvals(tags))
         aliases[CHAMPION] = aliases.pop(PREVIOUS)
         return self.version(name, aliases[CHAMPION])
 
@@ -225,6 +262,17 @@ class FakeRegistry:
         newest_first = [one for one in reversed(self.releases.values()) if one.model.name == model_name]
         outcomes = [outcome for one in newest_first for outcome in one.targets if target in {None, outcome.target}]
         return [evidence for outcome in outcomes for evidence in outcome.candidates]
+
+    def versions(self, model_name: str) -> list[str]:
+        """See ``Registry.versions``."""
+        count = len(self.models.get(model_name, RegisteredModel()).versions)
+        return [str(number) for number in range(count, 0, -1)]
+
+    def released(self, model_name: str) -> list[FinishedRelease]:
+        """See ``Registry.released``."""
+        newest_first = [one for one in reversed(self.releases.values()) if one.model.name == model_name]
+        ended = [one for one in newest_first if all(o.decision.verdict is not Verdict.ERROR for o in one.targets)]
+        return [FinishedRelease(one.model.version, one.data_md5) for one in ended]
 
     def find(self, digest_prefix: str, target: str | None = None) -> Evidence:
         """See ``Registry.find``."""
@@ -242,7 +290,8 @@ class FakeRegistry:
         return self.resolve(f"models:/{name}/{len(versions)}")
 
     def _refuse(self, name: str, version: str, tags: Mapping[str, str]) -> None:
-        self._version(name, version).tags.update(tags)
+        kept = self._version(name, version).tags
+        kept.update({**tags, **cleared_approvals(kept)})
         aliases = self._model(name).aliases
         if aliases.get(CHALLENGER) == version:
             del aliases[CHALLENGER]

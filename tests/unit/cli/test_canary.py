@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from slipway.canary import contenders, run_canary
-from slipway.cli import canary, engines
+from slipway.cli import canary
 from slipway.config import load_params
 from slipway.errors import BadInputError, RejectedError
 from slipway.records import Contender, Phase, Rollout, Verdict
 from slipway.rollout.lease import this_process
 from slipway.rollout.state import RolloutStore
 from slipway.wiring import Workshop
-from tasks.promote import decide
 from tests.fakes.registry import FakeRegistry
 from tests.unit.cli.conftest import Slipway
+from tests.unit.cli.promoting import promote_without_prefect
 from tests.unit.rollout.rollouts import NAME, looked, reading, rollout
 from tests.unit.steps.registered import register_engine
 
@@ -253,11 +253,28 @@ def test_rollback_leaves_the_saved_state_to_a_controller_that_is_at_work(
     assert [(event.kind, event.text) for event in store.events("r1")] == [("withdrawn", "slipway rollback")]
 
 
+def test_a_rollout_goes_on_once_both_persons_have_approved(
+    slipway: Slipway, two: FakeRegistry, store: RolloutStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote_without_prefect(monkeypatch)
+    two.tag(NAME, "2", "slipway.approvals_needed", "2")
+    store.save(rollout(phase=Phase.WAITING))
+
+    for person, code, told in (("ada", 4, []), ("ada", 4, []), ("grace", 0, ["grace: looks fine"])):
+        two.authenticated = person
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", person)
+        assert slipway("approve", NAME, "2", "--reason", "looks fine").code == code
+        assert [event.text for event in store.events("r1")] == told
+    assert two.aliases(NAME) == {"champion": "1", "challenger": "2"}
+    tags = two.version(NAME, "2").tags
+    assert (tags["slipway.decision"], tags["slipway.approver"]) == ("approved", "ada, grace")
+
+
 def test_approving_in_the_middle_of_a_rollout_is_a_consent(
     slipway: Slipway, two: FakeRegistry, store: RolloutStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
-    monkeypatch.setattr(engines, "load_flow", lambda _: lambda *arguments: decide.fn(two, *arguments))
+    promote_without_prefect(monkeypatch)
     store.save(rollout(phase=Phase.WAITING))
 
     for _ in range(2):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +13,10 @@ from slipway.records import CandidateSpec, Decision, Evidence, Verdict
 from slipway.stores.mlflow_connection import Connection
 from slipway.stores.registry import RegisteredEngine
 from slipway.stores.tracking import track
-from tasks.promote import decide
 from tests.fakes.evidence import evidence, release
 from tests.fakes.registry import FakeRegistry
 from tests.unit.cli.conftest import Slipway
+from tests.unit.cli.promoting import promote_without_prefect
 from tests.unit.steps.material import images, write_data
 from tests.unit.steps.registered import register_engine
 
@@ -41,13 +40,8 @@ def second(registry: FakeRegistry, engine: RegisteredEngine, tmp_path: Path) -> 
 
 @pytest.fixture
 def _flow(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flow ``promote`` without Prefect's engine."""
-
-    def load_flow(name: str) -> Any:
-        assert name == "promote"
-        return lambda *arguments: decide.fn(registry, *arguments)
-
-    monkeypatch.setattr(engines, "load_flow", load_flow)
+    """The flow ``promote`` without Prefect's engine, asked by ada."""
+    promote_without_prefect(monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
 
 
@@ -296,6 +290,28 @@ def test_data_that_changed_since_refuses_the_approval(slipway: Slipway, registry
     assert registry.champion("digits.x86") == "1"
 
     assert slipway("approve", "digits.x86", "2", "--reason", "yes", "--params", "other.yaml").code == 0
+
+
+@pytest.mark.usefixtures("_flow", "second")
+def test_where_two_approve_the_first_ends_inconclusive(
+    slipway: Slipway, registry: FakeRegistry, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approval = "approval: {required: true, persons: 2}\n"
+    elsewhere = PARAMS.format(model="digits").replace("[torch]", "[torch], work_pool: far")
+    (project / "params.yaml").write_text(elsewhere + approval)
+    approve = ("approve", "digits.x86", "2", "--reason", "yes", "--json")
+
+    refused = slipway(*approve)
+    assert refused.code == 3
+    assert "nobody has checked that ada is one" in refused.object["reasons"][0]
+
+    for person, code in (("ada", 4), ("ada", 4), ("grace", 0)):
+        registry.authenticated = person
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", person)
+        ended = slipway(*approve)
+        assert ended.code == code
+    assert ended.object["reasons"] == ["digits.x86 version 2 is the champion now"]
+    assert registry.version("digits.x86", "2").tags["slipway.approver"] == "ada, grace"
 
 
 @pytest.mark.usefixtures("second")

@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
-from slipway.records import Decision, Evidence, Interval, Release, Verdict
+from slipway.records import Decision, Evidence, Interval, Recorded, Release, ReleaseResult, Verdict
 from slipway.reports.summary import (
     HEADINGS,
+    TABLE_HEADINGS,
     candidate_json,
     candidate_row,
+    candidate_table,
     markdown,
     reference_row,
     release_json,
+    verdicts,
 )
 from tests.fakes.evidence import HARDWARE, TIMING, evidence, release
 from tests.unit.steps.records import MEASURED, PARITY, timing
@@ -192,3 +195,22 @@ def test_evidence_from_a_registry_prints_without_a_registration() -> None:
 
     assert candidate_json(found, None)["registered"] is None
     assert candidate_json(found, None)["parity"] is None
+
+
+def test_all_candidates_as_one_table_by_column(done: Release) -> None:
+    first, second = candidate_table(done)
+
+    assert list(first) == [*TABLE_HEADINGS, "target", "reasons"]
+    assert (first["chosen"], first["target"], first["engine"], first["p99 ms"]) == ("►", "x86", "onnxruntime", "3.000")
+    assert (second["verdict"], second["reasons"]) == ("FAIL", "build: no such operator")
+
+
+def test_how_a_release_ended_in_a_line_per_target(done: Release) -> None:
+    recorded = Recorded(run_id="r", versions={})
+    plain = ReleaseResult(release=done, recorded=recorded, promotions={})
+    refused = {"x86": Decision(verdict=Verdict.FAIL, reasons=("rejected before",))}
+
+    assert verdicts(plain) == ["x86 PASS: fp32/onnxruntime is best; nothing is tied"]
+    assert verdicts(plain.model_copy(update={"promotions": refused})) == [
+        "x86 FAIL: fp32/onnxruntime is best; nothing is tied; rejected before"
+    ]

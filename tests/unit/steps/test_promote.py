@@ -4,16 +4,23 @@ from pathlib import Path
 
 import pytest
 
+from slipway.decisions.approval import Word
 from slipway.errors import BadInputError, RejectedError
 from slipway.records import Decision, Verdict
-from slipway.steps.promote import approve, await_approval, challenge, consent, promote, reject
+from slipway.steps.promote import Today, approve, await_approval, challenge, consent, promote, reject
 from slipway.stores.registry import RegisteredEngine
 from tests.fakes.evidence import DATA_MD5, HARDWARE
 from tests.fakes.registry import FakeRegistry
 from tests.unit.steps.registered import register_engine
 
 NAME = "digits.x86"
+TODAY = Today(data_md5=DATA_MD5)
 FAILED = Decision(verdict=Verdict.FAIL, reasons=("drop 0.05 > 0.010",))
+
+
+def said(person: str, reason: str = "looks fine", *, authenticated: bool = False) -> Word:
+    """A person's word."""
+    return Word(person=person, reason=reason, authenticated=authenticated)
 
 
 @pytest.fixture
@@ -63,7 +70,7 @@ def test_evidence_that_does_not_pass_is_refused_and_no_person_can_override_it(
 
     for decision in (
         promote(registry, NAME, version, DATA_MD5),
-        approve(registry, NAME, version, DATA_MD5, "ada", "I want it"),
+        approve(registry, NAME, version, said("ada", "I want it"), TODAY),
     ):
         assert decision.verdict is not Verdict.PASS
     assert registry.aliases(NAME) == {"champion": "1"}
@@ -110,7 +117,7 @@ def test_a_rejected_version_is_promoted_by_nobody_but_a_person(registry: FakeReg
     assert refused.reasons[0].startswith("earlier decision: this file was rejected")
     assert registry.champion(NAME) == "1"
 
-    approved = approve(registry, NAME, "2", DATA_MD5, "grace", "they were right")
+    approved = approve(registry, NAME, "2", said("grace", "they were right"), TODAY)
     assert approved.verdict is Verdict.PASS
     assert registry.champion(NAME) == "2"
     tags = registry.version(NAME, "2").tags
@@ -141,7 +148,7 @@ def test_a_refused_file_does_not_come_back_as_another_version(registry: FakeRegi
     assert await_approval(registry, NAME, again, DATA_MD5).verdict is Verdict.FAIL
     assert registry.aliases(NAME) == {"champion": "1"}
 
-    assert approve(registry, NAME, again, DATA_MD5, "ada", "it was the network").verdict is Verdict.PASS
+    assert approve(registry, NAME, again, said("ada", "it was the network"), TODAY).verdict is Verdict.PASS
     later = register_engine(registry, tmp_path, NAME, b"second", code_revision="latest").version
     assert promote(registry, NAME, later, DATA_MD5).verdict is Verdict.PASS
 
@@ -167,7 +174,7 @@ def test_a_version_waits_as_challenger_and_leaves_the_wait_either_way(registry: 
 
     assert await_approval(registry, NAME, "2", DATA_MD5).verdict is Verdict.FAIL
     assert registry.aliases(NAME) == {"champion": "1"}
-    approve(registry, NAME, "2", DATA_MD5, "ada", "yes")
+    approve(registry, NAME, "2", said("ada", "yes"), TODAY)
     assert registry.aliases(NAME) == {"champion": "2", "previous": "1"}
 
 
@@ -189,8 +196,8 @@ def test_an_engine_that_is_stale_where_it_would_serve_is_approved_by_nobody(regi
 
     for decision in (
         promote(registry, NAME, "2", DATA_MD5, moved),
-        approve(registry, NAME, "2", DATA_MD5, "ada", "I want it", moved),
-        consent(registry, NAME, "2", DATA_MD5, "ada", "I want it", moved),
+        approve(registry, NAME, "2", said("ada", "I want it"), Today(data_md5=DATA_MD5, host=moved)),
+        consent(registry, NAME, "2", said("ada", "I want it"), Today(data_md5=DATA_MD5, host=moved)),
         challenge(registry, NAME, "2", DATA_MD5, moved),
     ):
         assert decision.verdict is Verdict.FAIL
@@ -203,7 +210,7 @@ def test_a_promotion_that_was_cut_short_is_finished_by_the_next(registry: FakeRe
     registry.promote(NAME, "2", "ada", "yes")
     registry.set_challenger(NAME, "2")
 
-    assert approve(registry, NAME, "2", DATA_MD5, "grace", "again").verdict is Verdict.PASS
+    assert approve(registry, NAME, "2", said("grace", "again"), TODAY).verdict is Verdict.PASS
     assert registry.aliases(NAME) == {"champion": "2", "previous": "1"}
     assert registry.version(NAME, "2").tags["slipway.approver"] == "ada"
 
@@ -224,7 +231,7 @@ def test_a_consent_is_kept_and_moves_nothing(registry: FakeRegistry) -> None:
     challenge(registry, NAME, "2", DATA_MD5)
 
     for _ in range(2):
-        assert consent(registry, NAME, "2", DATA_MD5, "ada", "looks fine").verdict is Verdict.PASS
+        assert consent(registry, NAME, "2", said("ada", "looks fine"), TODAY).verdict is Verdict.PASS
 
     assert registry.aliases(NAME) == {"champion": "1", "challenger": "2"}
     assert registry.version(NAME, "2").tags["slipway.decision"] == "approved"

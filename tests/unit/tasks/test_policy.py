@@ -213,7 +213,10 @@ TASKS: dict[str, Task[Any, Any]] = {
     for name, found in vars(importlib.import_module(f"tasks.{module.name}")).items()
     if isinstance(found, Task)
 }
-UNCACHED = {"data.check_data", "promote.promote", "promote.decide", "register.register", "benchmark.find_champion"}
+UNCACHED = {
+    *("audit.open_champion", "audit.follow_up", "audit.record_audit"),
+    *("data.check_data", "promote.promote", "promote.decide", "register.register", "benchmark.find_champion"),
+}
 
 
 @pytest.mark.parametrize("name", TASKS)

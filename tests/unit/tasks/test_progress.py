@@ -95,7 +95,7 @@ def test_a_line_may_have_several_words(caplog: pytest.LogCaptureFixture) -> None
 def test_the_name_of_every_run_can_be_made_from_its_arguments(name: str) -> None:
     task = TASKS[name]
     assert isinstance(task.task_run_name, str)
-    fields = {field for _, field, _, _ in string.Formatter().parse(task.task_run_name) if field}
+    fields = {field.partition(".")[0] for _, field, _, _ in string.Formatter().parse(task.task_run_name) if field}
 
     assert fields <= inspect.signature(task.fn).parameters.keys()
 

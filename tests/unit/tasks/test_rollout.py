@@ -10,6 +10,7 @@ from prefect.logging import disable_run_logger
 
 import flows.rollout
 from slipway.config import Params
+from slipway.errors import BadInputError
 from slipway.records import Phase, Rollout
 from tests.unit.rollout.rollouts import rollout
 
@@ -33,7 +34,27 @@ def test_the_flow_runs_the_same_controller_and_gives_back_how_it_ended(
     monkeypatch.setattr(flows.rollout, "run_canary", run_canary)
 
     with disable_run_logger():
-        ended = flows.rollout.rollout.fn(PARAMS, "digits", "x86", "2")
+        ended = flows.rollout.rollout.fn("digits", "x86", "2", PARAMS)
 
     assert ended.phase is Phase.PROMOTED
     assert asked == [(tmp_path, PARAMS, "digits.x86", "2")]
+
+
+def test_a_worker_takes_the_parameters_that_describe_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "model: models:/{0}/1\ndata: {{test: t}}\ntargets: {{x86: {{engines: [torch]}}}}\n"
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params.yaml").write_text(text.format("digits"))
+    (tmp_path / "params" / "tiny.yaml").write_text(text.format("tiny"))
+    monkeypatch.chdir(tmp_path)
+    given: list[str] = []
+    monkeypatch.setattr(flows.rollout, "run_canary", lambda shop, params, *_: given.append(params.model))
+
+    with disable_run_logger():
+        flows.rollout.rollout.fn("tiny", "x86")
+        flows.rollout.rollout.fn("digits", "x86", params=Path("params.yaml"))
+        with pytest.raises(BadInputError, match="describes 'other'; known: digits, tiny"):
+            flows.rollout.rollout.fn("other", "x86")
+        with pytest.raises(BadInputError, match="describes releases of digits, and tiny was asked for"):
+            flows.rollout.rollout.fn("tiny", "x86", params=Path("params.yaml"))
+
+    assert given == ["models:/tiny/1", "models:/digits/1"]

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from slipway.config import CalibrationParams
+from slipway.config import ApprovalParams, CalibrationParams
+from slipway.decisions.approval import Word
 from slipway.engines.base import BuildOptions
 from slipway.records import CandidateSpec, Form, Predictions, VariantFile, Verdict
 from slipway.reports.summary import markdown
+from slipway.steps.promote import Today
 from slipway.stores.objects import ObjectStore
 from slipway.stores.registry import RegisteredEngine
 from tasks.benchmark import benchmark, find_champion
@@ -73,20 +75,27 @@ def test_a_definite_no_of_a_step_in_its_process_is_a_failure(objects: ObjectStor
 def test_approval_decides_between_champion_and_challenger(engine: tuple[FakeRegistry, RegisteredEngine]) -> None:
     registry, _ = engine
 
-    promote.fn(registry, "digits.x86", "1", DATA_MD5, True)
+    promote.fn(registry, "digits.x86", "1", DATA_MD5, ApprovalParams(required=True))
     assert registry.aliases("digits.x86") == {"challenger": "1"}
 
-    promote.fn(registry, "digits.x86", "1", DATA_MD5, False)
+    promote.fn(registry, "digits.x86", "1", DATA_MD5, ApprovalParams())
+    assert registry.aliases("digits.x86") == {"challenger": "1"}, "it waits for a person, as was asked first"
+
+
+def test_without_approval_the_gates_promote(engine: tuple[FakeRegistry, RegisteredEngine]) -> None:
+    registry, _ = engine
+
+    promote.fn(registry, "digits.x86", "1", DATA_MD5, ApprovalParams())
     assert registry.aliases("digits.x86") == {"champion": "1"}
 
 
 def test_a_persons_word(engine: tuple[FakeRegistry, RegisteredEngine]) -> None:
     registry, _ = engine
 
-    decide.fn(registry, "digits.x86", "1", "reject", "ada", "no", None)
+    decide.fn(registry, "digits.x86", "1", "reject", Word(person="ada", reason="no"), Today())
     assert registry.version("digits.x86", "1").tags["slipway.decision"] == "rejected"
 
-    decide.fn(registry, "digits.x86", "1", "approve", "ada", "after all", None)
+    decide.fn(registry, "digits.x86", "1", "approve", Word(person="ada", reason="after all"), Today())
     assert registry.champion("digits.x86") == "1"
 
 

@@ -1,0 +1,115 @@
+"""The webhook receiver: what MLflow tells becomes an event of Prefect, now or once Prefect is back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import uvicorn
+from prefect.settings import get_current_settings
+
+from slipway.config import load_params
+from slipway.errors import BadInputError
+from slipway.records import ReleaseRequest
+from slipway.serving.http_guard import guarded
+from slipway.serving.limits import Limits
+from slipway.serving.server import bound, open_files, run
+from slipway.stores.registry import parse_model_uri
+from slipway.triggers.app import BODY_BYTES, BODY_SECONDS, Receiver
+from slipway.triggers.decide import Asked, Released
+from slipway.triggers.deliveries import Deliveries
+from slipway.triggers.handover import OURSELVES, Handover
+from slipway.triggers.log import Log
+from slipway.triggers.metrics import Figures
+from slipway.triggers.signature import secret_from
+from slipway.wiring import STATE_DIRECTORY, project_params
+from tasks.events import ask_for_release, ask_for_rollout, check_prefect, holds_event
+
+CONNECTIONS = 256
+OWN_FILES = 128
+IDLE_SECONDS = 5
+DRAIN_SECONDS = 10
+
+
+class PrefectBus:
+    """Prefect, as `PREFECT_API_URL` finds it."""
+
+    def ask(self, asked: Asked, key: str) -> UUID:
+        """Ask for a release or a rollout."""
+        return ask_for_release(asked, key) if isinstance(asked, ReleaseRequest) else ask_for_rollout(asked, key)
+
+    def holds(self, event_id: UUID) -> bool:
+        """Whether the event is written down."""
+        return holds_event(event_id)
+
+    def check(self) -> None:
+        """See whether it answers."""
+        check_prefect()
+
+
+def released(root: Path) -> dict[str, Released]:
+    """What the project in ``root`` releases, read anew.
+
+    Raises:
+        BadInputError: a file of parameters is wrong, or there is none.
+    """
+    found = {}
+    for name, file in project_params(root).items():
+        params = load_params(file)
+        alias = parse_model_uri(params.model)[2]
+        found[name] = Released(params=str(file.relative_to(root)), alias=alias, targets=tuple(params.targets))
+    return found
+
+
+def serve(host: str, port: int, window_s: float, opened: Callable[[str], None]) -> None:
+    """Receive MLflow's webhook for the project in the current directory, until SIGTERM or Ctrl-C.
+
+    ``opened`` is told the URL once it listens.
+
+    Raises:
+        BadInputError: the secret or PREFECT_API_URL is not set, the project has no parameters, or the address is taken.
+        InfrastructureError: deliveries cannot be kept.
+    """
+    secret, root, log = secret_from(os.environ), Path.cwd(), Log()
+    if get_current_settings().api.url is None:
+        raise BadInputError(
+            "PREFECT_API_URL is not set; set it to Prefect's server, which starts what the webhook asks for"
+        )
+    models = released(root)
+    store = Deliveries(root / STATE_DIRECTORY / "deliveries.db")
+    store.standing()  # a store that cannot be used is told now
+    figures = Figures(store.standing)
+    receiver = Receiver(secret, store, lambda: released(root), figures, log, window_s)
+    handover = Handover(store, PrefectBus(), receiver.decide, figures, log)
+    receiver.wake, receiver.contact = handover.wake, lambda: handover.contact
+    with bound(host, port) as listening:
+        where = f"http://{host}:{listening.getsockname()[1]}/mlflow"
+        log.tell(OURSELVES, "listening", f"releases of {', '.join(models)}", url=where, pid=os.getpid())
+        opened(where)
+        handover.start()
+        try:
+            run(_server(receiver), listening)
+        finally:
+            handover.stop()
+            log.tell(OURSELVES, "ended", "it was told to", pid=os.getpid())
+
+
+def _server(receiver: Receiver) -> uvicorn.Server:
+    limits = Limits(body_bytes=BODY_BYTES, body_seconds=BODY_SECONDS)
+    most = max(min(CONNECTIONS, open_files(CONNECTIONS + OWN_FILES) - OWN_FILES), 8)
+    config = uvicorn.Config(
+        receiver.app(),
+        http=guarded(limits, most),
+        timeout_keep_alive=IDLE_SECONDS,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",  # below it any client could fill stderr
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return uvicorn.Server(config)
