@@ -13,9 +13,9 @@ from prefect.settings import get_current_settings
 from slipway.config import load_params
 from slipway.errors import BadInputError
 from slipway.records import ReleaseRequest
-from slipway.serving.http_guard import guarded
-from slipway.serving.limits import Limits
-from slipway.serving.server import bound, open_files, run
+from slipway.serving.http.http_guard import guarded
+from slipway.serving.http.limits import Limits
+from slipway.serving.http.server import bound, open_files, run
 from slipway.stores.registry import parse_model_uri
 from slipway.triggers.app import BODY_BYTES, BODY_SECONDS, Receiver
 from slipway.triggers.decide import Asked, Released

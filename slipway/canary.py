@@ -34,7 +34,7 @@ def run_canary(
         InfrastructureError: no gateway runs, or a store or server is out of reach for too long.
     """
     from slipway.rollout.controller import Demands, begun
-    from slipway.rollout.gateway import gateway_folder
+    from slipway.rollout.gateway.running import gateway_folder
     from slipway.rollout.session import run_rollout
     from slipway.steps.promote import promote
 

@@ -28,7 +28,7 @@ from slipway.stores.tracking import verify
 from slipway.variants import variant
 
 if TYPE_CHECKING:
-    from slipway.rollout.state import RolloutStore
+    from slipway.rollout.store.rollouts import RolloutStore
 
 STATE_DIRECTORY = ".slipway"
 
@@ -55,8 +55,8 @@ class Workshop:
     @property
     def rollouts(self) -> RolloutStore:
         """The store of rollouts that the environment names, else one of the project's own."""
-        from slipway.rollout.database import URL_VARIABLE
-        from slipway.rollout.state import RolloutStore
+        from slipway.rollout.store.database import URL_VARIABLE
+        from slipway.rollout.store.rollouts import RolloutStore
 
         self.state.mkdir(exist_ok=True)
         return RolloutStore(os.environ.get(URL_VARIABLE) or self.state / "rollouts.db")

@@ -15,8 +15,8 @@ from slipway.cli.gateway import serve_command
 from slipway.config import CanaryParams, Params
 from slipway.errors import BadInputError, RejectedError, TamperedError, UnsupportedError
 from slipway.records import Evidence, Phase, ReleaseResult, Verdict
-from slipway.rollout.gateway import Gateway, gateway_folder
-from slipway.rollout.gateway_plane import DataPlane, Plan
+from slipway.rollout.gateway.data_plane import DataPlane, Plan
+from slipway.rollout.gateway.running import Gateway, gateway_folder
 from slipway.stores.registry import CHALLENGER, RegisteredEngine
 from slipway.wiring import Workshop, today
 

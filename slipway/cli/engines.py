@@ -219,7 +219,7 @@ def rollback(
     """
     # Imported before the traffic moves: in the time that takes, a controller would set its share again.
     import slipway.rollout.controller
-    import slipway.rollout.state  # noqa: F401
+    import slipway.rollout.store.rollouts  # noqa: F401
 
     shop, registered = workshop(), f"{name}.{target}"
     returned = _return_traffic(shop, registered)
@@ -256,7 +256,7 @@ def _return_traffic(shop: Workshop, registered: str) -> bool:
     """Send all traffic to the champion; whether a gateway took it."""
     # Imported here, as below: the rollout's libraries are more than the other commands want to wait for.
     from slipway.rollout.contenders import RunningGateway
-    from slipway.rollout.gateway import RECORD, gateway_folder
+    from slipway.rollout.gateway.running import RECORD, gateway_folder
 
     folder = gateway_folder(shop.state, registered)
     if not (folder / RECORD).exists():
@@ -294,7 +294,7 @@ def _serves_yet(shop: Workshop, rollout: Rollout) -> bool:
 
 def _withdraw(shop: Workshop, rollout: Rollout) -> None:
     """Take the challenger back; a controller that is at work sees that and ends, else the end is saved here."""
-    from slipway.rollout.lease import LeaseHeldError
+    from slipway.rollout.store.lease import LeaseHeldError
 
     person = _person_in_haste()
     shop.registry.withdraw(rollout.name, rollout.challenger.version, person, "slipway rollback")

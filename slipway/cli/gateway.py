@@ -15,9 +15,9 @@ from slipway.cli import ending
 from slipway.cli.console import print_json, tell
 from slipway.cli.release import JsonOption
 from slipway.errors import BadInputError
-from slipway.rollout.envoy import EnvoySplitter
-from slipway.rollout.gateway import Gateway, gateway_folder
-from slipway.rollout.gateway_plane import DataPlane, Plan
+from slipway.rollout.gateway.data_plane import DataPlane, Plan
+from slipway.rollout.gateway.running import Gateway, gateway_folder
+from slipway.rollout.splitters.envoy import EnvoySplitter
 from slipway.stores.registry import CHALLENGER, Registry
 from slipway.wiring import Workshop, workshop
 

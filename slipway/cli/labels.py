@@ -30,7 +30,7 @@ def labels(
     come later than canary.label_minutes after the request do not count any more.
     """
     # Imported here: the database's library is more than the other commands want to wait for.
-    from slipway.rollout.labels import read_labels
+    from slipway.rollout.observing.labels import read_labels
 
     store, engine = workshop().rollouts, f"{name}.{target}"
     told = read_labels(file)

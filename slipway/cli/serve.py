@@ -24,9 +24,9 @@ from slipway.stores.registry import CHAMPION
 from slipway.wiring import host_hardware, workshop
 
 if TYPE_CHECKING:
-    from slipway.serving.following import Entries, Follower
-    from slipway.serving.limits import Limits
-    from slipway.serving.supervisor import Supervisor
+    from slipway.serving.http.limits import Limits
+    from slipway.serving.processes.following import Entries, Follower
+    from slipway.serving.processes.supervisor import Supervisor
 
 PORT = 8000
 
@@ -61,10 +61,10 @@ def serve(  # noqa: PLR0913, PLR0917 - each is an option that a person gives by 
     SIGTERM lets it answer what it has taken, and ends it with 0, as does Ctrl-C.
     """
     # Imported here: a web server is more than the other commands want to wait for.
-    from slipway.serving.following import Follower
-    from slipway.serving.server import address, bound
-    from slipway.serving.supervisor import Supervisor
-    from slipway.serving.tracing import traces_of
+    from slipway.serving.http.server import address, bound
+    from slipway.serving.http.tracing import traces_of
+    from slipway.serving.processes.following import Follower
+    from slipway.serving.processes.supervisor import Supervisor
 
     if (traces := traces_of(os.environ)) is not None:
         traces.close()  # the process that answers has its own; here it is found out whether that can be
@@ -95,8 +95,8 @@ def _require_finite(given: Mapping[str, float]) -> None:
 
 
 def _limits(max_body_mb: float, max_batch: int, max_waiting: int, timeout_s: float, batching: str) -> Limits:
-    from slipway.serving.batching import read_batching
-    from slipway.serving.limits import Limits
+    from slipway.serving.answering.batching import read_batching
+    from slipway.serving.http.limits import Limits
 
     return Limits(
         body_bytes=int(max_body_mb * 1e6),
@@ -113,7 +113,7 @@ def _entries(name: str | None, target: str | None, alias: str, models: Path | No
     Raises:
         BadInputError: neither a model and its target was given, nor a file, or both were.
     """
-    from slipway.serving.models_file import ModelEntry, read_models
+    from slipway.serving.processes.models_file import ModelEntry, read_models
 
     if models is not None:
         if name is not None or target is not None or alias != CHAMPION:

@@ -13,9 +13,9 @@ from typing import Any
 
 from slipway.errors import InfrastructureError
 from slipway.records import Rollout
-from slipway.rollout.envoy import EnvoySplitter
-from slipway.rollout.envoy_config import CHALLENGER, CHAMPION
-from slipway.rollout.gateway import Gateway, load_gateway
+from slipway.rollout.gateway.envoy_config import CHALLENGER, CHAMPION
+from slipway.rollout.gateway.running import Gateway, load_gateway
+from slipway.rollout.splitters.envoy import EnvoySplitter
 
 ASK_SECONDS = 5.0
 OPEN_SECONDS = 180.0
@@ -23,7 +23,7 @@ POLL_SECONDS = 0.5
 
 
 class RunningGateway:
-    """``slipway.rollout.splitter.Splitter`` on the gateway that runs from ``folder``, whenever it was started."""
+    """``slipway.rollout.splitters.base.Splitter`` on the gateway that runs from ``folder``, whenever it was started."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

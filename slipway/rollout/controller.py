@@ -11,9 +11,9 @@ from slipway.config import CanaryParams
 from slipway.decisions.canary import Seen, advance, counted_anew, readings
 from slipway.errors import InfrastructureError, SlipwayError, first_line
 from slipway.records import Contender, Phase, Rollout, Verdict
-from slipway.rollout.lease import LeaseLostError
 from slipway.rollout.registry_word import refused_already, registry_word
 from slipway.rollout.site import Site, Store
+from slipway.rollout.store.lease import LeaseLostError
 from slipway.stores.registry import CHALLENGER, CHAMPION
 
 LOOK_SECONDS = 1.0

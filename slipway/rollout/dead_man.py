@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from slipway.config import CanaryParams
 from slipway.errors import InfrastructureError
 from slipway.records.rollout import Phase, Rollout
-from slipway.rollout.splitter import Splitter
-from slipway.rollout.state import Heard, RolloutStore
+from slipway.rollout.splitters.base import Splitter
+from slipway.rollout.store.rollouts import Heard, RolloutStore
 
 DEAD_MAN_EVENT = "dead man"
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from slipway.errors import BadInputError
 from slipway.records import Rollout
 from slipway.reports.rollout_plot import write_rollout_plot
-from slipway.rollout.state import RolloutStore, rollout_jsonl
+from slipway.rollout.store.rollouts import RolloutStore, rollout_jsonl
 from slipway.stores.registry import Registry
 
 BRIEF_CHARACTERS = 500  # MLflow refuses longer tags, at a length that its stores set

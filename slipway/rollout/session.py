@@ -10,13 +10,13 @@ from pathlib import Path
 from slipway.records import Decision, Rollout
 from slipway.rollout.contenders import RunningGateway, await_contenders
 from slipway.rollout.controller import Controller, Demands, unfinished
-from slipway.rollout.envoy_config import CHAMPION
-from slipway.rollout.lease import this_process
-from slipway.rollout.observe import Logs, Observer
+from slipway.rollout.gateway.envoy_config import CHAMPION
+from slipway.rollout.observing.observer import Logs, Observer
 from slipway.rollout.recording import record_course, tag_version
 from slipway.rollout.registry_word import registry_word
 from slipway.rollout.site import Site
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.store.lease import this_process
+from slipway.rollout.store.rollouts import RolloutStore
 from slipway.stores.registry import Registry
 
 LEASE_SECONDS = 15.0

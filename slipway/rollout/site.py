@@ -8,7 +8,7 @@ from typing import Protocol
 
 from slipway.decisions.canary import Seen
 from slipway.records import Decision, Rollout
-from slipway.rollout.splitter import Splitter
+from slipway.rollout.splitters.base import Splitter
 from slipway.stores.registry import Registry
 
 

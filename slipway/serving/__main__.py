@@ -12,15 +12,15 @@ from functools import partial
 from io import FileIO
 
 from slipway.errors import InfrastructureError
-from slipway.serving.access_log import AccessLog
-from slipway.serving.app import InferenceServer
-from slipway.serving.memory import keep_large_buffers
-from slipway.serving.messages import ORDERS, Answer, Channel, Ready, Start
-from slipway.serving.metrics import Metrics
-from slipway.serving.repository import Repository
-from slipway.serving.server import http_server, run
-from slipway.serving.steward import Steward
-from slipway.serving.tracing import traces_of
+from slipway.serving.answering.memory import keep_large_buffers
+from slipway.serving.answering.repository import Repository
+from slipway.serving.http.access_log import AccessLog
+from slipway.serving.http.app import InferenceServer
+from slipway.serving.http.metrics import Metrics
+from slipway.serving.http.server import http_server, run
+from slipway.serving.http.tracing import traces_of
+from slipway.serving.processes.messages import ORDERS, Answer, Channel, Ready, Start
+from slipway.serving.processes.steward import Steward
 
 
 def main(channel_fd: int, listening_fd: int, log_fd: int | None) -> int:

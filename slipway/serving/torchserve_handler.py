@@ -15,8 +15,8 @@ from slipway.engines import engine
 from slipway.engines.base import RunOptions
 from slipway.errors import BadInputError
 from slipway.records import Evidence
-from slipway.serving.engine_file import require_proven, threads_of
-from slipway.serving.inference_json import id_of, read_request, write_response
+from slipway.serving.answering.engine_file import require_proven, threads_of
+from slipway.serving.http.inference_json import id_of, read_request, write_response
 
 EVIDENCE = "evidence.json"
 BAD_REQUEST = 400

@@ -9,8 +9,8 @@ from typing import cast
 import numpy as np
 
 from slipway.records import TensorSpec
-from slipway.serving.inference_json import Array
-from slipway.serving.served import ServedModel, Statistics
+from slipway.serving.answering.served import ServedModel, Statistics
+from slipway.serving.http.inference_json import Array
 
 POISON = 13.0  # an example of which makes a call fail
 

@@ -10,7 +10,7 @@ import onnx
 
 from slipway.measure.example import Example, save_example
 from slipway.records import Artifact, Evidence
-from slipway.serving.local_engine import LocalEngine, Origin
+from slipway.serving.answering.local_engine import LocalEngine, Origin
 from slipway.stores.objects import digest_of
 from slipway.stores.registry import CHAMPION, Registry, evidence_sha256
 from tests.fakes.evidence import evidence, release

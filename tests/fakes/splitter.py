@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from slipway.errors import InfrastructureError
-from slipway.rollout.splitter import check_percent
+from slipway.rollout.splitters.base import check_percent
 
 
 class FakeSplitter:

@@ -24,7 +24,7 @@ from slipway.engines import engine
 from slipway.engines.base import RunOptions
 from slipway.records import Form
 from slipway.serving import torchserve_handler
-from slipway.serving.inference_json import read_request, write_response
+from slipway.serving.http.inference_json import read_request, write_response
 from slipway.steps.publish import publish_mar
 from tests.fakes.evidence import evidence, release
 from tests.fakes.registry import FakeRegistry

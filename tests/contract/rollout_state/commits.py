@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sql
 
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.store.rollouts import RolloutStore
 
 WAIT_SECONDS = 60.0
 

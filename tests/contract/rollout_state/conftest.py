@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.store.rollouts import RolloutStore
 from tests.contract.rollout_state.postgres import Postgres
 
 _numbers = itertools.count()

@@ -6,8 +6,8 @@ import select
 import sys
 
 from slipway.errors import SlipwayError
-from slipway.rollout.lease import this_process
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.store.lease import this_process
+from slipway.rollout.store.rollouts import RolloutStore
 
 
 def tell(line: str) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from slipway.rollout.lease import LeaseHeldError, LeaseLostError, this_process
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.store.lease import LeaseHeldError, LeaseLostError, this_process
+from slipway.rollout.store.rollouts import RolloutStore
 from tests.contract.rollout_state.commits import WAIT_SECONDS, held_before_commit
 from tests.unit.rollout.states import NAME, progressing, rollout
 

@@ -9,8 +9,8 @@ import pytest
 
 from slipway.errors import BadInputError, InfrastructureError
 from slipway.rollout.dead_man import DEAD_MAN_EVENT, return_if_silent
-from slipway.rollout.lease import this_process
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.store.lease import this_process
+from slipway.rollout.store.rollouts import RolloutStore
 from tests.contract.rollout_state.postgres import PASSWORD, Postgres
 from tests.fakes.splitter import FakeSplitter
 from tests.unit.rollout.states import NAME, policy_json, progressing, rollout

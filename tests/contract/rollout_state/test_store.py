@@ -10,7 +10,7 @@ import pytest
 
 from slipway.errors import BadInputError
 from slipway.records import Phase, Rollout
-from slipway.rollout.state import RolloutStore, rollout_jsonl
+from slipway.rollout.store.rollouts import RolloutStore, rollout_jsonl
 from tests.contract.rollout_state.commits import WAIT_SECONDS, held_before_commit
 from tests.unit.rollout.states import NAME, READING, progressing, rollout
 

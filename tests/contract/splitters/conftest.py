@@ -9,9 +9,9 @@ from typing import Protocol
 
 import pytest
 
-from slipway.rollout.envoy_config import CHALLENGER
-from slipway.rollout.kserve import KServePlace, KServeSplitter
-from slipway.rollout.splitter import Splitter
+from slipway.rollout.gateway.envoy_config import CHALLENGER
+from slipway.rollout.splitters.base import Splitter
+from slipway.rollout.splitters.kserve import KServePlace, KServeSplitter
 from tests.contract.splitters.cluster import ApiError, Cluster
 from tests.contract.splitters.edge import Edge, arms
 from tests.fakes.splitter import FakeSplitter

@@ -16,11 +16,11 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from slipway.rollout.envoy import EnvoySplitter
-from slipway.rollout.envoy_admin import EnvoyAdmin
-from slipway.rollout.envoy_config import CHALLENGER, CHAMPION, Places
-from slipway.rollout.envoy_process import await_ready, envoy, free_port, write_files
-from slipway.rollout.gateway import Gateway
+from slipway.rollout.gateway.envoy_admin import EnvoyAdmin
+from slipway.rollout.gateway.envoy_config import CHALLENGER, CHAMPION, Places
+from slipway.rollout.gateway.envoy_process import await_ready, envoy, free_port, write_files
+from slipway.rollout.gateway.running import Gateway
+from slipway.rollout.splitters.envoy import EnvoySplitter
 
 WAIT_SECONDS = 60.0
 INFER = "/v2/models/m/infer"

@@ -20,9 +20,9 @@ import pytest
 
 from slipway.records import Phase
 from slipway.rollout.contenders import RunningGateway
-from slipway.rollout.gateway import gateway_folder
-from slipway.rollout.gateway_plane import DataPlane, Plan
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.gateway.data_plane import DataPlane, Plan
+from slipway.rollout.gateway.running import gateway_folder
+from slipway.rollout.store.rollouts import RolloutStore
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.wiring import workshop
 from tests.integration.conftest import Command, Project

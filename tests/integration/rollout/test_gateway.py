@@ -25,11 +25,11 @@ import pytest
 from scipy.stats import binom
 
 from slipway.errors import BadInputError, InfrastructureError
-from slipway.rollout.envoy import EnvoySplitter
-from slipway.rollout.envoy_config import CHALLENGER, CHAMPION
-from slipway.rollout.gateway import Gateway, load_gateway
-from slipway.rollout.gateway_log import Shared, older, rotate_renamed
-from slipway.rollout.gateway_plane import DataPlane, Plan
+from slipway.rollout.gateway.data_plane import DataPlane, Plan
+from slipway.rollout.gateway.envoy_config import CHALLENGER, CHAMPION
+from slipway.rollout.gateway.logs import Shared, older, rotate_renamed
+from slipway.rollout.gateway.running import Gateway, load_gateway
+from slipway.rollout.splitters.envoy import EnvoySplitter
 from slipway.stores.registry import Registry
 from slipway.wiring import workshop
 from tests.contract.splitters.edge import INFER, Answer, Edge, arms, ask_once, wait_for

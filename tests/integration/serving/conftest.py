@@ -12,7 +12,7 @@ import pytest
 
 from slipway.engines import engine
 from slipway.engines.base import RunOptions
-from slipway.serving.inference_json import Array
+from slipway.serving.http.inference_json import Array
 from slipway.stores.registry import CHAMPION
 from slipway.wiring import workshop
 from tests.e2e.project import ENGINE, MODEL_URI, target, write_params

@@ -22,8 +22,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from slipway.serving.http_guard import HEADERS_BYTES, MOST_AHEAD_BYTES, PIPELINED, READ_AHEAD_BYTES, guarded
-from slipway.serving.limits import Bodies, Limits, RefusedError, read_body
+from slipway.serving.http.http_guard import HEADERS_BYTES, MOST_AHEAD_BYTES, PIPELINED, READ_AHEAD_BYTES, guarded
+from slipway.serving.http.limits import Bodies, Limits, RefusedError, read_body
 
 pytestmark = pytest.mark.integration
 
@@ -228,7 +228,7 @@ def test_a_body_of_a_byte_now_and_then_is_refused_and_then_cut_off(place: Place)
 
 @pytest.mark.parametrize("ahead", [READ_AHEAD_BYTES, 0])
 def test_bodies_of_any_size_arrive_whole_in_whatever_pieces(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slipway.serving.http_guard.READ_AHEAD_BYTES", ahead)
+    monkeypatch.setattr("slipway.serving.http.http_guard.READ_AHEAD_BYTES", ahead)
     limits = Limits(body_bytes=8 * MOST_AHEAD_BYTES)
     sizes = [0, 1, 2**16, 2**16 + 1, *(MOST_AHEAD_BYTES + more for more in (-1, 0, 1)), 5 * MOST_AHEAD_BYTES]
 

@@ -23,13 +23,13 @@ import psutil
 import pytest
 
 from slipway.errors import InfrastructureError
-from slipway.serving import serving_process
-from slipway.serving.following import Follower
-from slipway.serving.limits import Limits
-from slipway.serving.messages import Reach, Swap, Unload
-from slipway.serving.models_file import ModelEntry
-from slipway.serving.server import bound
-from slipway.serving.supervisor import Supervisor
+from slipway.serving.http.limits import Limits
+from slipway.serving.http.server import bound
+from slipway.serving.processes import serving_process
+from slipway.serving.processes.following import Follower
+from slipway.serving.processes.messages import Reach, Swap, Unload
+from slipway.serving.processes.models_file import ModelEntry
+from slipway.serving.processes.supervisor import Supervisor
 from tests.fakes.evidence import HARDWARE
 from tests.fakes.multiplier import NAME, X, answer, local, move, register
 from tests.fakes.registry import FakeRegistry
@@ -283,7 +283,7 @@ def test_what_is_ordered_while_no_process_answers_is_done_in_its_order(
 
 FAILS_AT_THE_END = """
 import socket, sys
-from slipway.serving.messages import ORDERS, Channel, Ready
+from slipway.serving.processes.messages import ORDERS, Channel, Ready
 channel = Channel(socket.socket(fileno=int(sys.argv[1])), ORDERS)
 orders = channel.each()
 next(orders)

@@ -12,7 +12,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 import slipway
-from slipway.serving.inference_json import Array
+from slipway.serving.http.inference_json import Array
 from tests.e2e.project import ENGINE
 from tests.integration.serving.conftest import Served
 

@@ -11,8 +11,8 @@ from slipway.cli import canary
 from slipway.config import load_params
 from slipway.errors import BadInputError, RejectedError
 from slipway.records import Contender, Phase, Rollout, Verdict
-from slipway.rollout.lease import this_process
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.store.lease import this_process
+from slipway.rollout.store.rollouts import RolloutStore
 from slipway.wiring import Workshop
 from tests.fakes.registry import FakeRegistry
 from tests.unit.cli.conftest import Slipway

@@ -14,7 +14,7 @@ from slipway.errors import RejectedError, UnsupportedError
 from slipway.examples import example
 from slipway.records import Decision, Evidence, Phase, Recorded, ReleaseResult, Verdict
 from slipway.records.rollout import StepStart
-from slipway.rollout import gateway_plane
+from slipway.rollout.gateway import data_plane as gateway_plane
 from slipway.stores.datasets import write_shards
 from slipway.stores.registry import ModelVersionRef
 from slipway.wiring import Workshop

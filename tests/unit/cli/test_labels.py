@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slipway.records import Phase
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.store.rollouts import RolloutStore
 from tests.unit.cli.conftest import Slipway
 from tests.unit.rollout.states import NAME, progressing, rollout
 

@@ -11,7 +11,7 @@ import pytest
 from slipway.errors import InfrastructureError
 from slipway.examples.recipe import Split
 from slipway.examples.traffic import Labels, Service, Traffic
-from slipway.serving.payload import read_infer_request
+from slipway.serving.http.payload import read_infer_request
 
 SPLIT = Split(
     np.random.default_rng(0).normal(size=(20, 1, 4, 4)).astype(np.float32), np.arange(20, dtype=np.int64) % 10

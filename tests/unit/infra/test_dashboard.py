@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from slipway.cli.status_server import metrics as rollout_metrics
 from slipway.measure.input_summary import InputDraw
 from slipway.records import InputSummaries, Phase
-from slipway.serving.drift import InputWatch
-from slipway.serving.metrics import Metrics
+from slipway.serving.answering.drift import InputWatch
+from slipway.serving.http.metrics import Metrics
 from slipway.triggers.deliveries import Standing
 from slipway.triggers.metrics import Figures
 from tests.unit.rollout.rollouts import looked

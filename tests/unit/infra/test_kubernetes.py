@@ -18,7 +18,7 @@ import yaml
 from infra.stack import Stack
 from slipway import SILENT
 from slipway.cli.main import app
-from slipway.rollout.kserve import ROUTES, SERVICES, KServePlace, KServeSplitter
+from slipway.rollout.splitters.kserve import ROUTES, SERVICES, KServePlace, KServeSplitter
 from tests.contract.splitters.cluster import Cluster
 
 ROOT = Path(__file__).parents[3]

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slipway.rollout.observe import Logs
-from slipway.rollout.state import Label
+from slipway.rollout.observing.observer import Logs
+from slipway.rollout.store.rollouts import Label
 from tests.unit.rollout.states import CHALLENGER, CHAMPION, STARTED_S
 
 DIGESTS = {"champion": CHAMPION, "challenger": CHALLENGER}

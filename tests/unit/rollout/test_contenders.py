@@ -13,7 +13,7 @@ import pytest
 from slipway.errors import InfrastructureError
 from slipway.rollout import contenders
 from slipway.rollout.contenders import RunningGateway, await_contenders
-from slipway.rollout.gateway import Gateway, gateway_folder, publish
+from slipway.rollout.gateway.running import Gateway, gateway_folder, publish
 from tests.unit.rollout.rollouts import NAME, rollout
 
 

@@ -7,7 +7,7 @@ import pytest
 from slipway.errors import InfrastructureError
 from slipway.records import Phase
 from slipway.rollout.controller import WITHDRAWN
-from slipway.rollout.lease import LeaseLostError
+from slipway.rollout.store.lease import LeaseLostError
 from tests.unit.rollout.controller_world import NAME, POLICY, Killed, World
 
 

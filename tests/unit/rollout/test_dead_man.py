@@ -7,8 +7,8 @@ import pytest
 from slipway.errors import InfrastructureError
 from slipway.records import Phase
 from slipway.rollout.dead_man import DEAD_MAN_EVENT, return_if_silent
-from slipway.rollout.lease import this_process
-from slipway.rollout.state import Heard, RolloutStore
+from slipway.rollout.store.lease import this_process
+from slipway.rollout.store.rollouts import Heard, RolloutStore
 from tests.fakes.splitter import FakeSplitter
 from tests.unit.rollout.states import NAME, policy_json, progressing, rollout
 

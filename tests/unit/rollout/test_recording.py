@@ -7,7 +7,7 @@ import pytest
 
 from slipway.records import Phase
 from slipway.rollout.recording import BRIEF_CHARACTERS, record_course, tag_version
-from slipway.rollout.state import RolloutStore
+from slipway.rollout.store.rollouts import RolloutStore
 from tests.fakes.registry import FakeRegistry
 from tests.unit.rollout.rollouts import NAME, looked, rollout
 from tests.unit.steps.registered import register_engine

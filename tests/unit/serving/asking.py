@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from slipway.serving.inference_json import Array
-from slipway.serving.limits import Limits
+from slipway.serving.http.inference_json import Array
+from slipway.serving.http.limits import Limits
 
 NAME = "tiny.x86"
 INFER = f"/v2/models/{NAME}/infer"

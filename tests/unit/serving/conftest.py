@@ -12,10 +12,10 @@ import slipway
 from slipway.engines import engine
 from slipway.engines.base import RunOptions
 from slipway.records import Evidence, Form
-from slipway.serving.access_log import AccessLog
-from slipway.serving.app import InferenceServer
-from slipway.serving.inference_json import Array
-from slipway.serving.served import ServedModel
+from slipway.serving.answering.served import ServedModel
+from slipway.serving.http.access_log import AccessLog
+from slipway.serving.http.app import InferenceServer
+from slipway.serving.http.inference_json import Array
 from slipway.stores.mlflow_registry import MlflowRegistry
 from tests.fakes.evidence import evidence, release
 from tests.unit.serving.asking import LIMITS, NAME

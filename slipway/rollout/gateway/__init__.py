@@ -1,0 +1,1 @@
+"""The gateway: Envoy and the servers behind it, kept running, with their logs."""

@@ -1,0 +1,1 @@
+"""What is seen of a rollout: logs, answers and labels."""

@@ -1,0 +1,1 @@
+"""What shares the traffic between champion and challenger."""

@@ -1,0 +1,1 @@
+"""Where rollouts are kept, and who may move them."""

@@ -1,0 +1,1 @@
+"""What answers: engines opened, their queues, and what their inputs look like."""

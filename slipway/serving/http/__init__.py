@@ -1,0 +1,1 @@
+"""Requests and answers: the protocol over HTTP, within limits, logged and counted."""
