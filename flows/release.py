@@ -168,7 +168,7 @@ def _release(params: Params, shop: Workshop, version: ModelVersionRef, budget: B
     engines = tuple(artifact for _, artifacts in outcomes for artifact in artifacts)
     recorded = register(shop.registry, shop.objects, done, engines, tuple(report(shop.objects, done)))
     promotions = {
-        target: promote(shop.registry, f"{version.name}.{target}", number, context.data.md5, params.approval.required)
+        target: promote(shop.registry, f"{version.name}.{target}", number, context.data.md5, params.approval)
         for target, number in recorded.versions.items()
     }
     result = ReleaseResult(release=done, recorded=recorded, promotions=promotions)

@@ -15,11 +15,10 @@ from tasks.policy import RETRIED, TOLD
 
 
 @task(name="promote", task_run_name="promote {name} version {version}", cache_policy=NO_CACHE, **RETRIED, **TOLD)
-def promote(registry: Registry, name: str, version: str, data_md5: str, approval: ApprovalParams | bool) -> Decision:
+def promote(registry: Registry, name: str, version: str, data_md5: str, approval: ApprovalParams) -> Decision:
     """The version as champion; as challenger when people decide."""
-    asked = ApprovalParams(required=approval) if isinstance(approval, bool) else approval
-    if asked.required:
-        return steps.await_approval(registry, name, version, data_md5, asked)
+    if approval.required:
+        return steps.await_approval(registry, name, version, data_md5, approval)
     return steps.promote(registry, name, version, data_md5)
 
 

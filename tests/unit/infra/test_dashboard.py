@@ -156,7 +156,7 @@ def test_an_alert_names_only_phases_that_there_are() -> None:
 
 def test_an_alert_counts_the_causes_that_are_the_servers_own() -> None:
     """Those that are answered with 500 and above."""
-    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "slipway" / "serving").glob("*.py"))
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "slipway" / "serving").rglob("*.py"))
     own = set(re.findall(r'(?:RefusedError\(|_failed\(request, model, start, )5\d\d, "([^"]+)"', source))
     assert own >= {"engine", "overload"}
     counted = {text for rule in RULES for text in re.findall(r'cause=~"([^"]+)"', rule["expr"])}
