@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 LOCK_VENV := .slipway/lock-venv
 # In the order of collection: the longest files come first, and no worker waits for one at the end.
 QUICK := -m "not integration and not gpu and not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
-IN_PAIRS := tests/integration/rollout tests/integration/serving tests/contract
+IN_PAIRS := tests/integration/rollout tests/integration/serving tests/integration/team tests/contract
 SOURCES := $(wildcard flows tasks slipway infra tests benchmarks)
 
 define require_python
