@@ -15,10 +15,10 @@ from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from prefect.states import Completed, Failed
 
 from flows.place import project_of_the_worker
-from flows.shown import heard, unharmed
+from flows.prefect_ui import heard, unharmed
 from slipway.config import Params, load_params
 from slipway.decisions.gates import combine
-from slipway.errors import BadInputError, InfrastructureError, SlipwayError, first_line
+from slipway.errors import InfrastructureError, SlipwayError, first_line
 from slipway.records import Audit, AuditResult, Decision, Evidence, Hardware, Validated, Verdict
 from slipway.reports.audit import audit_markdown
 from slipway.steps.audit import (
@@ -34,7 +34,15 @@ from slipway.steps.build import reference_of
 from slipway.steps.judge import Context
 from slipway.steps.progress import Event, tell
 from slipway.stores.registry import parse_model_uri
-from slipway.wiring import Workshop, check_threads, code_revision, host_hardware, project_params, workshop
+from slipway.wiring import (
+    Workshop,
+    check_threads,
+    code_revision,
+    host_hardware,
+    project_file,
+    project_params,
+    workshop,
+)
 from tasks.audit import follow_up, open_champion, record_audit, send_to_worker
 from tasks.benchmark import UnsettledError, benchmark
 from tasks.data import check_data
@@ -82,18 +90,11 @@ def audit(params: str | None = None, pool: str | None = None) -> State[AuditResu
 
 
 def _champions(root: Path, params: str | None, pool: str | None) -> Iterator[_Champion]:
-    for file in project_params(root).values() if params is None else (_within(root, params),):
+    for file in project_params(root).values() if params is None else (project_file(root, Path(params)),):
         described = load_params(file)
         for name, target in described.targets.items():
             if pool is None or target.work_pool == pool:
                 yield _Champion(str(file.relative_to(root)), described, name)
-
-
-def _within(root: Path, params: str) -> Path:
-    file = (root / params).resolve()
-    if not file.is_relative_to(root):
-        raise BadInputError(f"{params} lies outside of the project {root}; give a file of the project")
-    return file
 
 
 def _audited(shop: Workshop, champion: _Champion, pool: str | None) -> Audit:

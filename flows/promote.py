@@ -33,17 +33,24 @@ def promote(
     """Approve or reject ``version`` of the registered engine ``name``; the evidence is read and checked again.
 
     The run is named after the verdict. Who decided is whom MLflow has authenticated in this process; another ``person``
-    is kept as a claim. ``today`` is what the word is held against (None: what the worker's project tells of the model).
+    is kept as a claim. ``today`` is what the word is held against (None: what the worker's project tells of the model);
+    whoever starts a run of the deployment does not choose that.
 
     Raises:
-        BadInputError: no reason is given, or there is no such version.
+        BadInputError: no reason is given, there is no such version, or a run of the deployment is given ``today``.
         RejectedError: MLflow refuses the change, or the champion would be rejected.
     """
     with contextlib.chdir(project_of_the_worker()):
         if not reason.strip():
             raise BadInputError(f"cannot {word} {name} version {version} without a reason; set the parameter reason")
+        deployed = runtime.deployment.id is not None
+        if deployed and today is not None:
+            raise BadInputError(
+                f"cannot {word} {name} version {version} against other data, host or terms than the worker's project "
+                "has; leave out the parameter today"
+            )
         shop = workshop()
-        said = word_of(shop.registry.user(), person, reason, deployed=runtime.deployment.id is not None)
+        said = word_of(shop.registry.user(), person, reason, deployed=deployed)
         held_against = today or (_today(shop, name, version) if word == "approve" else Today())
         decision = decided(
             shop, name, version, word, said, lambda one: decide(shop.registry, name, version, one, said, held_against)

@@ -73,9 +73,12 @@ def serve(host: str, port: int, window_s: float, opened: Callable[[str], None]) 
         InfrastructureError: deliveries cannot be kept.
     """
     secret, root, log = secret_from(os.environ), Path.cwd(), Log()
-    if get_current_settings().api.url is None:
+    prefect = get_current_settings().api.url
+    if prefect is None or not prefect.startswith(("http://", "https://")):
+        found = "not set" if prefect is None else f"{prefect!r}, which is no address of a server"
         raise BadInputError(
-            "PREFECT_API_URL is not set; set it to Prefect's server, which starts what the webhook asks for"
+            f"PREFECT_API_URL is {found}; set it to http://HOST:PORT/api of Prefect's server, which starts what the "
+            "webhook asks for"
         )
     models = released(root)
     store = Deliveries(root / STATE_DIRECTORY / "deliveries.db")

@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
 from flows.place import project_of_the_worker
-from flows.shown import unharmed
+from flows.prefect_ui import unharmed
 from slipway.config import Params, load_params
 from slipway.decisions.reconciliation import Due, History, Plan, due
 from slipway.errors import BadInputError, SlipwayError
@@ -21,6 +21,7 @@ from slipway.stores.registry import Registry, parse_model_uri
 from slipway.wiring import current_data_md5, project_params, workshop
 from tasks.events import ask_for_release
 from tasks.release_runs import release_runs, requests
+from tasks.silent_runs import crash_silent_runs
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def reconcile() -> State[None]:
     """
     with chdir(project_of_the_worker()):
         root = Path.cwd()
+        unharmed(crash_silent_runs)  # or they would be under way for ever
         registry = workshop().registry
         seen = [look(registry, model, file.relative_to(root)) for model, file in project_params(root).items()]
     unharmed(create_markdown_artifact, report(seen), key="reconcile", description="What was missing")

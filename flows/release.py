@@ -18,7 +18,7 @@ from prefect.states import Completed, Failed
 from flows.elsewhere import out_of_reach, start_elsewhere
 from flows.lanes import start_target, start_variants
 from flows.place import project_of_the_worker
-from flows.shown import heard, show_release, unharmed, with_logger
+from flows.prefect_ui import heard, show_release, unharmed, with_logger
 from flows.targets import RUNNER, conclude_target, follow, healed
 from slipway.config import Params, load_params
 from slipway.errors import BadInputError, SlipwayError
@@ -29,7 +29,7 @@ from slipway.steps.inputs import input_data
 from slipway.steps.judge import Context, release_of
 from slipway.steps.progress import Event, tell
 from slipway.stores.registry import ModelVersionRef, parse_model_uri
-from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, training_data, workshop
+from slipway.wiring import Workshop, check_targets, code_revision, host_hardware, project_file, training_data, workshop
 from tasks.data import check_data
 from tasks.fetch import fetch
 from tasks.inputs import summarize_inputs
@@ -86,9 +86,7 @@ def described(root: Path, file: Path, model: str | None) -> Params:
     Raises:
         BadInputError: the file lies elsewhere, is wrong, or names another registered model.
     """
-    if not (root / file).resolve().is_relative_to(root.resolve()):
-        raise BadInputError(f"{file} is no file of the project in {root}; name one of its params.yaml, params/*.yaml")
-    params = load_params(root / file)
+    params = load_params(project_file(root, file))
     if model is None:
         return params
     asked, known = parse_model_uri(model)[0], parse_model_uri(params.model)[0]

@@ -10,9 +10,10 @@ from prefect.settings import PREFECT_TASKS_REFRESH_CACHE, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.lanes import Lanes
-from flows.shown import Progress, key_of
+from flows.prefect_ui import Progress, key_of
 from slipway.config import Params
 from slipway.records import Artifact, Built, TargetOutcome, Validated
+from slipway.steps.benchmark import Timings
 from slipway.steps.budget import Budget, is_worth_timing, time_limit
 from slipway.steps.judge import Context, conclude, judge
 from slipway.steps.progress import Event, tell
@@ -68,8 +69,10 @@ def conclude_target(params: Params, shop: Workshop, context: Context, lanes: Lan
         champion = None  # it takes part as a candidate
     limit = time_limit(budget, params.accuracy, target.objective, valid)
     settings = (name, target.measured(), params.latency, context.hardware, context.data)
+    timings = Timings(by_digest={})
     try:
-        timings = benchmark(shop.objects, *settings, lanes.reference, valid, champion, limit)
+        if valid:  # the reference alone would have the host to itself for a figure that nobody keeps
+            timings = benchmark(shop.objects, *settings, lanes.reference, valid, champion, limit)
     except UnsettledError as error:
         timings = error.timings
     evidences = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,8 +12,8 @@ import typer
 
 from infra.provision.environment import adopted, stack_settings
 from infra.provision.things import Change, Side, Told, exit_code, provided
+from slipway.cli import program
 from slipway.cli.console import complain, print_json, tell
-from slipway.errors import SlipwayError
 
 HELP = """Make what a team's servers need: Prefect's work pools, deployments and automations; MLflow's users, registered
 models, permissions and webhook; the S3 bucket. What is there already is left alone, or brought up to date; what people
@@ -44,20 +43,14 @@ def setup(
 ) -> None:
     """See to every server."""
     root, told = Path.cwd(), []
-    try:
-        os.environ |= adopted(stack_settings(root), os.environ)
-        for side in _sides(root, approver or []):
-            for one in provided(side):
-                told.append(one)
-                _show(one, quiet=as_json)
-    except SlipwayError as error:
-        complain(str(error))
-        if as_json:
-            print_json({"error": str(error), "exit_code": error.exit_code})
-        sys.exit(error.exit_code)
+    os.environ |= adopted(stack_settings(root), os.environ)
+    for side in _sides(root, approver or []):
+        for one in provided(side):
+            told.append(one)
+            _show(one, quiet=as_json)
     if as_json:
         print_json({"things": [one.model_dump(mode="json") for one in told], "exit_code": exit_code(told)})
-    sys.exit(exit_code(told))
+    raise typer.Exit(exit_code(told))
 
 
 def _show(one: Told, quiet: bool) -> None:
@@ -82,9 +75,9 @@ def _sides(root: Path, approvers: Sequence[str]) -> Iterator[Side]:
     pools = [one.pool for one in released if one.pool]
     yield Side("Prefect", partial(prefect_side.prefect_things, root, pools), prefect_side.in_our_words)
     mlflow = partial(mlflow_side.mlflow_things, os.environ, released, approvers, tell)
-    yield Side("MLflow", mlflow, mlflow_side.in_our_words)
-    yield Side("S3", partial(buckets.bucket_things, os.environ), buckets.in_our_words)
+    yield Side("MLflow", mlflow)
+    yield Side("S3", partial(buckets.bucket_things, os.environ))
 
 
 if __name__ == "__main__":
-    app()
+    program.run(app)

@@ -15,6 +15,10 @@ from slipway.stores.registry import CHALLENGER, CHAMPION, parse_model_uri
 from slipway.wiring import Workshop, today
 
 
+class NothingToCompareError(BadInputError):
+    """A rollout that cannot begin: a contender is missing, or both are the same file."""
+
+
 def run_canary(
     shop: Workshop,
     params: Params,
@@ -28,7 +32,8 @@ def run_canary(
     ``version`` is made the challenger first, if one is given.
 
     Raises:
-        BadInputError: there is nothing to compare, or the target is unknown.
+        NothingToCompareError: there is no champion, no challenger, or they are the same file.
+        BadInputError: the target is unknown.
         RejectedError: nothing that is seen could promote the challenger, another version's rollout is under way, or
             another controller is at work.
         InfrastructureError: no gateway runs, or a store or server is out of reach for too long.
@@ -129,7 +134,7 @@ def contenders(
     """Champion and challenger, after checking that the challenger may be promoted as far as its evidence goes.
 
     Raises:
-        BadInputError: one of them is missing, or both are the same file.
+        NothingToCompareError: one of them is missing, or both are the same file.
         RejectedError: its evidence does not allow it any more.
     """
     from slipway.steps.promote import challenge
@@ -137,14 +142,16 @@ def contenders(
     aliases = shop.registry.aliases(registered)
     wanted = version or aliases.get(CHALLENGER)
     if CHAMPION not in aliases:
-        raise BadInputError(f"{registered} has no champion to compare with; `slipway approve` makes a version champion")
+        raise NothingToCompareError(
+            f"{registered} has no champion to compare with; `slipway approve` makes a version champion"
+        )
     if wanted is None:
-        raise BadInputError(
+        raise NothingToCompareError(
             f"{registered} has no challenger; a release leaves one where approval.required is true, or give --version"
         )
     champion, challenger = (shop.registry.version(registered, one) for one in (aliases[CHAMPION], wanted))
     if champion.digest == challenger.digest:
-        raise BadInputError(
+        raise NothingToCompareError(
             f"{registered} version {wanted} is the champion's own file, version {champion.version}: nothing to compare"
         )
     decision = challenge(shop.registry, registered, wanted, *now(), approval)

@@ -94,13 +94,15 @@ def workshop(root: Path | None = None, tracking_uri: str | None = None) -> Works
 
 
 def embed_prefect(root: Path | None = None) -> None:
-    """Keep Prefect inside the project and quiet, unless the environment already says where it lives.
+    """Keep Prefect inside the project, unless the environment already says where it lives; in either case quiet.
 
     Call it before prefect is imported: it reads its settings at import.
     """
     state = (root or Path.cwd()).resolve() / STATE_DIRECTORY
     defaults = {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        # A server is told every line, with the traceback of a refusal; a person reads what the command says itself.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
     if not {"PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"} & os.environ.keys():
         # The root logger's is for the libraries' warnings, which Prefect would print between the lines of progress.
@@ -302,4 +304,16 @@ def project_params(root: Path) -> dict[str, Path]:
         found[name] = file
     if not found:
         raise BadInputError(f"{root} holds no params.yaml and no params/*.yaml; work in the project's directory")
+    return found
+
+
+def project_file(root: Path, file: Path) -> Path:
+    """The whole path of a params file of the project in ``root``, relative to which ``file`` is told.
+
+    Raises:
+        BadInputError: it is neither `params.yaml` nor in `params/`; who asks for a run does not choose other terms.
+    """
+    found, root = (root / file).resolve(), root.resolve()
+    if found != root / "params.yaml" and found.parent != root / "params":
+        raise BadInputError(f"{file} is no file of the project in {root}; name one of its params.yaml, params/*.yaml")
     return found

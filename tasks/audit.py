@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from slipway.decisions.audit import ask_for_release
 from slipway.decisions.reconciliation import RunState
 from slipway.decisions.staleness import rebuild_command
-from slipway.errors import InfrastructureError
 from slipway.records import Audit, Built, Decision, Hardware, ReleaseRequest, Verdict
 from slipway.steps.audit import Standing
 from slipway.steps.audit import open_champion as open_step
@@ -23,6 +19,7 @@ from slipway.stores.objects import ObjectStore
 from slipway.stores.registry import Registry, parse_model_uri
 from tasks import events
 from tasks.policy import RETRIED, TOLD
+from tasks.prefect_api import ensure_pooled, prefect
 from tasks.release_runs import release_runs
 from tasks.worker_pool import unreachable
 
@@ -84,21 +81,11 @@ def send_to_worker(pool: str, params: str, key: str) -> Decision:
     """
     if reason := unreachable(pool):
         return Decision(verdict=Verdict.SKIPPED, reasons=(reason,))
-    try:
-        with get_client(sync_client=True) as client:
-            try:
-                client.read_deployment_by_name(f"{FLOW}/{pool}")
-            except ObjectNotFound:
-                flow_id = client.create_flow_from_name(FLOW)
-                client.create_deployment(flow_id, pool, work_pool_name=pool, entrypoint=ENTRYPOINT)
+    with prefect(f"did not take the audit for pool {pool!r}") as client:
+        ensure_pooled(client, FLOW, pool, ENTRYPOINT)
         parameters = {"params": params, "pool": pool}
         run: Any = run_deployment(
             f"{FLOW}/{pool}", parameters=parameters, idempotency_key=key, timeout=0, as_subflow=False
         )
-    except (httpx.HTTPError, RuntimeError) as error:
-        raise InfrastructureError(
-            f"Prefect did not take the audit for pool {pool!r}: {type(error).__name__}: {error}; check that its server "
-            "is up and PREFECT_API_URL is right"
-        ) from error
     reason = f"its hardware is elsewhere: flow run {run.name!r} of deployment {FLOW}/{pool} audits it there"
     return Decision(verdict=Verdict.SKIPPED, reasons=(reason,))

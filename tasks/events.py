@@ -10,10 +10,11 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import httpx
 from prefect.client.orchestration import get_client
 
-from slipway.errors import BadInputError, InfrastructureError
+from slipway.errors import BadInputError
 from slipway.records import ReleaseRequest
 from slipway.stores.registry import parse_model_uri
 from slipway.triggers.decide import RolloutRequest
+from tasks.prefect_api import NO_ANSWER, in_one_line, no_answer
 
 RELEASE_REQUESTED = "slipway.release.requested"
 RESOURCE = "slipway.model"
@@ -94,13 +95,9 @@ def _request(
             answer = client.request(method, path, **content)
             answer.raise_for_status()
             return answer
-    except (httpx.HTTPError, RuntimeError) as error:
-        found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except NO_ANSWER as error:
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in REFUSED:
             raise BadInputError(
-                f"Prefect refuses what it was asked, {what}: {found}; is its version another?"
+                f"Prefect refuses what it was asked, {what}: {in_one_line(error)}; is its version another?"
             ) from error
-        raise InfrastructureError(
-            f"Prefect does not answer what it was asked, {what}: {found}; check that its server is up and "
-            "PREFECT_API_URL is right"
-        ) from error
+        raise no_answer(f"does not answer what it was asked, {what}", error) from error

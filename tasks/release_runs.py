@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun, StateType
@@ -16,12 +14,14 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFi
 from prefect.runtime import flow_run
 
 from slipway.decisions.reconciliation import Asked, ReleaseRun, RunState
-from slipway.errors import BadInputError, InfrastructureError
+from slipway.errors import BadInputError
 from slipway.stores.registry import parse_model_uri
 from tasks.events import RELEASE_REQUESTED, RESOURCE
+from tasks.prefect_api import prefect
 
 FLOW, DEPLOYMENT = "release-version", "release"
 DATA_LABEL = "slipway.data_md5"
+UNTOLD = "does not tell its runs"
 PAGE, MOST_RUNS = 200, 2000
 REMEMBERED = timedelta(days=7)  # as long as Prefect keeps events, unless set otherwise
 ENDS = {StateType.COMPLETED: RunState.COMPLETED, StateType.CANCELLED: RunState.CANCELLED}
@@ -47,7 +47,7 @@ def release_runs(uri: str, bearer: str | None) -> list[ReleaseRun]:
         InfrastructureError: Prefect does not answer.
     """
     name, _, alias = parse_model_uri(uri)
-    with _prefect() as client:
+    with prefect(UNTOLD) as client:
         found = [(run, run.parameters.get("model") or uri) for run in _all_runs(client)]
     runs = []
     for run, released in found:
@@ -74,7 +74,7 @@ def requests(name: str) -> list[Asked]:
         # Told in full: by default Prefect leaves out what a clock ahead of its own has dated.
         occurred=EventOccurredFilter(since=now - REMEMBERED, until=now + timedelta(days=1)),
     )
-    with _prefect() as client:
+    with prefect(UNTOLD) as client:
         events = client.read_events(wanted, limit=50).events
     asked = []
     for event in events:
@@ -108,15 +108,3 @@ def _release_run(run: FlowRun, version: str) -> ReleaseRun:
     end = ENDS.get(state.type, RunState.FAILED)
     told = f"{state.name}: {state.message}" if state.message else str(state.name)
     return ReleaseRun(run.name, version, end, created, told, label)
-
-
-@contextmanager
-def _prefect() -> Iterator[SyncPrefectClient]:
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except (httpx.HTTPError, RuntimeError) as error:  # the latter if the very first call fails
-        raise InfrastructureError(
-            f"Prefect does not tell its runs: {type(error).__name__}: {error}; check that its server is up and "
-            "PREFECT_API_URL is right"
-        ) from error

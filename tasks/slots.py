@@ -8,10 +8,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.base import ServerType
@@ -19,6 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from slipway.errors import InfrastructureError
 
@@ -45,7 +46,7 @@ def slot(name: str, waits: Callable[[str], None]) -> Iterator[None]:
         InfrastructureError: the server is gone for too long before the slot was had, or its holder does not end.
     """
     name = re.sub("[/%&<>]", "_", name)  # which Prefect has in no name
-    with get_client(sync_client=True) as client:
+    with _asked_once(), get_client(sync_client=True) as client:
         lease = None if client.server_type is ServerType.EPHEMERAL else _Lease(name, _acquired(client, name, waits))
     if lease is None:
         yield
@@ -60,6 +61,11 @@ def slot(name: str, waits: Callable[[str], None]) -> Iterator[None]:
         lease.ended.set()
         keeper.join(RENEWAL_SECONDS)  # a hanging request is cut short with the process
         lease.give_back()
+
+
+def _asked_once() -> AbstractContextManager[Any]:
+    """Let Prefect's client not wait longer and longer before it asks again: what tries again here does so at once."""
+    return temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
 
 
 def _acquired(client: SyncPrefectClient, name: str, waits: Callable[[str], None]) -> UUID:
@@ -99,6 +105,7 @@ def _tried(client: SyncPrefectClient, name: str) -> UUID | None:
         client.upsert_global_concurrency_limit_by_name(name, limit=1)
     except ObjectAlreadyExists:  # another release made it at the same moment
         return None
+    _check_that_leases_are_kept(client)
     run_id = flow_run.id
     holder = ConcurrencyLeaseHolder(type="flow_run", id=UUID(run_id)) if run_id else None
     try:
@@ -110,6 +117,21 @@ def _tried(client: SyncPrefectClient, name: str) -> UUID | None:
     found = answer.json()
     # Where the limit was deleted meanwhile, Prefect lets everybody in.
     return UUID(found["lease_id"]) if any(limit["name"] == name for limit in found["limits"]) else None
+
+
+def _check_that_leases_are_kept(client: SyncPrefectClient) -> None:
+    """See whether the server reaches where it keeps leases.
+
+    Where it does not, it would count a slot, fail to make the lease, and nothing would ever give the slot back.
+
+    Raises:
+        httpx.HTTPStatusError: it does not reach it.
+    """
+    try:
+        client.renew_concurrency_lease(uuid4(), LEASE_SECONDS)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.GONE:
+            raise
 
 
 class _Lease:
@@ -126,7 +148,7 @@ class _Lease:
         wait = RENEWAL_SECONDS
         while not self.ended.wait(wait):
             try:
-                with get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True) as client:
+                with _asked_once(), get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True) as client:
                     self._renew(client)
                 wait = RENEWAL_SECONDS
             except (httpx.HTTPError, RuntimeError, OSError) as error:

@@ -6,14 +6,13 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.client.base import ServerType
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, WorkerStatus
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -26,6 +25,7 @@ from slipway.steps.budget import Budget
 from slipway.steps.judge import Context
 from slipway.steps.progress import Event, tell
 from slipway.stores.shared_objects import SharedObjects
+from tasks.prefect_api import ensure_pooled, prefect
 
 FLOW = "build-on-target"
 # By module path, so that the worker's own installation is what runs; a deployment that is there already is left alone.
@@ -89,7 +89,7 @@ class Answer(Record):
 def unreachable(pool: str) -> str | None:
     """Why no worker of ``pool`` can be had now, and how to attach one; None if one is online."""
     try:
-        with _prefect() as client:
+        with prefect() as client:
             return _lacking(client, pool)
     except InfrastructureError as error:
         return f"work pool {pool!r} is out of reach: {error}"
@@ -142,7 +142,7 @@ def _tried(pool: str, order: Order, shared: SharedObjects, stop: threading.Event
         tried = order.model_copy(update={"attempt": attempt})
         sign = functools.partial(shared.sign, order.target, attempt)
         shared.expect(order.target, attempt)
-        with _prefect() as client:
+        with prefect() as client:
             run_id = _dispatch(client, pool, tried)
             tell(Event(line, "worker", "running", f"flow run {run_id} in pool {pool}"))
             try:
@@ -162,32 +162,15 @@ def _tried(pool: str, order: Order, shared: SharedObjects, stop: threading.Event
     )
 
 
-@contextlib.contextmanager
-def _prefect() -> Iterator[SyncPrefectClient]:
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except (httpx.HTTPError, RuntimeError) as error:  # the latter if the very first call fails
-        raise InfrastructureError(
-            f"Prefect did not answer: {type(error).__name__}: {error}; check that its server is up and PREFECT_API_URL "
-            "is right"
-        ) from error
-
-
 def _is_online(client: SyncPrefectClient, pool: str) -> bool:
     return any(worker.status is WorkerStatus.ONLINE for worker in client.read_workers_for_work_pool(pool))
 
 
 def _dispatch(client: SyncPrefectClient, pool: str, order: Order) -> UUID:
     """The id of the flow run in ``pool``; the same order is never run twice."""
-    deployment = f"{FLOW}/{pool}"
-    try:
-        client.read_deployment_by_name(deployment)
-    except ObjectNotFound:
-        flow_id = client.create_flow_from_name(FLOW)
-        client.create_deployment(flow_id, pool, work_pool_name=pool, entrypoint=ENTRYPOINT)
+    ensure_pooled(client, FLOW, pool, ENTRYPOINT)
     run: Any = run_deployment(
-        deployment,
+        f"{FLOW}/{pool}",
         parameters={"order": order.model_dump(mode="json")},
         flow_run_name=f"{order.context.model.uri} on {order.target}, attempt {order.attempt}",
         idempotency_key=f"{order.run_id}:{order.name}",

@@ -14,6 +14,7 @@ from prefect.exceptions import ObjectNotFound
 
 from infra.provision.things import Change
 from slipway.errors import BadInputError
+from slipway.records import Verdict
 from tasks.events import ENGINE_RESOURCE, RELEASE_REQUESTED, RESOURCE, ROLLOUT_REQUESTED
 from tasks.release_runs import DEPLOYMENT, FLOW
 
@@ -24,7 +25,8 @@ RELEASE, ROLLOUT, RECONCILE = f"{FLOW}/{DEPLOYMENT}", "rollout/rollout", "reconc
 HEARTBEAT = "prefect.flow-run.heartbeat"
 # Five heartbeats, as PREFECT_FLOWS_HEARTBEAT_FREQUENCY=30 sends them: an API that is away for two minutes is no death.
 SILENT = timedelta(seconds=150)
-ENDED = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended")
+# An event bears its state's name, and ours are named after the verdict.
+ENDED = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", *(verdict.value for verdict in Verdict))
 RELEASE_PARAMETERS = ("model", "params", "fresh", "reason")
 ROLLOUT_PARAMETERS = ("name", "target", "version", "params")
 

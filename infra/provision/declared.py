@@ -72,8 +72,10 @@ def read_declared(root: Path) -> Declared:
         raise BadInputError(
             f"{root} holds no {FILE}; work in the project's directory, or copy the file from Slipway's repository"
         ) from None
-    except yaml.YAMLError as error:
-        raise BadInputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise BadInputError(f"cannot read {file}: {error.strerror}; copy the file from Slipway's repository") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{file} is no YAML: {' '.join(str(error).split())}; correct it") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -12,7 +12,7 @@ from prefect.utilities.callables import parameter_schema
 
 from infra.provision.declared import Deployment, Schedule, load
 from infra.provision.things import Change
-from tasks import audit, worker_pool
+from tasks import audit, prefect_api, worker_pool
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import DeploymentSchedule
@@ -24,13 +24,7 @@ POOLED = {worker_pool.FLOW: worker_pool.ENTRYPOINT, audit.FLOW: audit.ENTRYPOINT
 
 def ensure_pooled(client: SyncPrefectClient, flow: str, pool: str) -> Change:
     """The deployment that a release or an audit would make by itself when it first sends a target to ``pool``."""
-    try:
-        client.read_deployment_by_name(f"{flow}/{pool}")
-    except ObjectNotFound:
-        flow_id = client.create_flow_from_name(flow)
-        client.create_deployment(flow_id, pool, work_pool_name=pool, entrypoint=POOLED[flow])
-        return Change.CREATED
-    return Change.THERE
+    return Change.CREATED if prefect_api.ensure_pooled(client, flow, pool, POOLED[flow]) else Change.THERE
 
 
 def ensure_deployment(client: SyncPrefectClient, wanted: Deployment) -> Change:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import httpx
@@ -17,13 +18,23 @@ FORBIDDEN = "PERMISSION_DENIED"
 
 
 class MlflowApi:
-    """One MLflow server, asked as ``user`` (name and password), or as nobody in particular."""
+    """One MLflow server, asked as ``user`` (name and password), or as nobody in particular.
+
+    Raises:
+        BadInputError: its address is none.
+    """
 
     def __init__(self, uri: str, user: tuple[str, str] | None) -> None:
-        self.uri = uri.rstrip("/")
+        # Without a name and password of its own: who asks is told apart, and messages name it.
+        self.uri = re.sub("(?<=://)[^/]*@", "", uri).rstrip("/")
         self._user = user
         patience = httpx.Timeout(HASHING_SECONDS, connect=CONNECT_SECONDS)
-        self._client = httpx.Client(base_url=f"{self.uri}/api", auth=user, timeout=patience, verify=_certificates())
+        try:
+            self._client = httpx.Client(base_url=f"{self.uri}/api", auth=user, timeout=patience, verify=_certificates())
+        except httpx.InvalidURL as error:
+            raise BadInputError(
+                f"{self.uri} is no address of a server: {error}; set MLFLOW_TRACKING_URI to http://HOST:PORT"
+            ) from error
 
     def as_user(self, name: str, password: str) -> MlflowApi:
         """The same server, asked as somebody else."""

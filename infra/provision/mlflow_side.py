@@ -21,6 +21,7 @@ from infra.provision.mlflow_users import (
 from infra.provision.things import Change, Skip, Thing
 from infra.provision.webhooks import ensure_webhook
 from slipway.errors import BadInputError
+from slipway.stores.mlflow_connection import without_password
 from slipway.stores.mlflow_releases import EXPERIMENT as RELEASES
 from slipway.stores.shared_objects import EXPERIMENT as SHARED
 
@@ -57,7 +58,8 @@ def mlflow_things(
     """
     uri = environment.get(SERVER, "")
     if not uri.startswith(("http://", "https://")):
-        raise Skip(f"{SERVER} names no server: users, registered models, permissions, webhook")
+        found = f"is {without_password(uri)}, no server's http address" if uri else "is not set"
+        raise Skip(f"{SERVER} {found}: users, registered models, permissions, webhook")
     nobody = MlflowApi(uri, None)
     if nobody.guarded():
         yield from _guarded(nobody, environment, released, approvers, tell)
@@ -67,10 +69,6 @@ def mlflow_things(
         for one in released:
             yield Thing(f"registered model {one.engine}", partial(ensure_model, nobody, nobody, one.engine))
         yield _hook(nobody, environment)
-
-
-def in_our_words(_: Exception) -> None:
-    """Nothing: the API's border speaks in our words already."""
 
 
 def _guarded(

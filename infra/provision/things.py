@@ -44,11 +44,11 @@ class Thing:
 
 @dataclass(frozen=True)
 class Side:
-    """One server, its things in the order of their needs, and its library's errors in Slipway's words."""
+    """One server, its things in the order of their needs, and errors of its library in Slipway's words."""
 
     name: str
     things: Callable[[], Iterable[Thing]]
-    in_our_words: Callable[[Exception], SlipwayError | None]
+    in_our_words: Callable[[Exception], SlipwayError | None] = lambda _: None
 
 
 def provided(side: Side) -> Iterator[Told]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import time
 from pathlib import Path
 
@@ -10,8 +10,9 @@ import typer
 
 from infra.stack.layout import PORTS
 from infra.stack.stack import SERVICES, Stack
-from slipway.cli.console import complain, print_json, print_table, tell
-from slipway.errors import BadInputError, SlipwayError
+from slipway.cli import program
+from slipway.cli.console import Spare, print_json, print_table, tell
+from slipway.errors import BadInputError
 
 app = typer.Typer(
     name="python -m infra.stack",
@@ -22,6 +23,8 @@ app = typer.Typer(
 )
 Only = typer.Option(None, "--only", help=f"A service, with what it needs; repeatable: {', '.join(SERVICES)}.")
 Port = typer.Option(None, "--port", help=f"NAME=NUMBER, kept for later commands; repeatable: {', '.join(PORTS)}.")
+# What a narrow terminal shows of a log is its path from here.
+NARROWER = (Spare("processes"), Spare("memory MB"), Spare("log", os.path.relpath))
 Json = typer.Option(False, "--json", help="One JSON object on stdout.")
 
 
@@ -34,7 +37,11 @@ def up(
     """Start what does not run yet; the servers go on when this command has ended."""
     began = time.monotonic()
     stack = Stack(Path.cwd(), _ports(port or []), only=only)
-    stack.up(tell)
+    try:
+        stack.up(tell)
+    except KeyboardInterrupt:
+        tell("interrupted; what was started goes on: `python -m infra.stack status` tells what, `down` ends it")
+        raise
     seconds = time.monotonic() - began
     if as_json:
         print_json({"seconds": round(seconds, 1), "services": stack.status()})
@@ -50,6 +57,8 @@ def down(as_json: bool = Json) -> None:
     stack.down(tell)
     if as_json:
         print_json({"ended": ran})
+    elif not ran:
+        tell(f"nothing ran in {Path.cwd()}; servers of another directory are ended there")
 
 
 @app.command()
@@ -60,7 +69,7 @@ def status(as_json: bool = Json) -> None:
         print_json({"services": rows})
         return
     shown = [[str("" if row[name] is None else row[name]) for name in rows[0]] for row in rows]
-    print_table([name.replace("_mb", " MB") for name in rows[0]], shown)
+    print_table([name.replace("_mb", " MB") for name in rows[0]], shown, spare=NARROWER)
 
 
 def _ports(words: list[str]) -> dict[str, int]:
@@ -78,16 +87,5 @@ def _ports(words: list[str]) -> dict[str, int]:
     return found
 
 
-def main() -> None:
-    """Run a command; an error ends as one message on stderr and its exit code."""
-    try:
-        app()
-    except SlipwayError as error:
-        complain(str(error))
-        if "--json" in sys.argv:
-            print_json({"error": str(error), "exit_code": error.exit_code})
-        sys.exit(error.exit_code)
-
-
 if __name__ == "__main__":
-    main()
+    program.run(app)

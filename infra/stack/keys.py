@@ -31,6 +31,7 @@ MADE: dict[str, Callable[[], str]] = {
     "s3-slipway": _password,
     "s3-mlflow-id": lambda: f"mlflow-{secrets.token_hex(8)}",
     "s3-mlflow": _password,
+    "s3-files": _password,
     "mlflow-admin": _password,
     "mlflow-slipway": _password,
     "mlflow-forms": _password,

@@ -104,8 +104,12 @@ class Layout:
         write_private(self.folder / "ports.json", json.dumps(dict(ports), indent=2) + "\n")
 
     def _kept_ports(self) -> dict[str, int]:
-        kept = read_json(self.folder / "ports.json")
-        return checked_ports({name: int(port) for name, port in kept.items() if name in PORTS})
+        file = self.folder / "ports.json"
+        kept = {name: port for name, port in read_json(file).items() if name in PORTS}
+        for name, port in kept.items():
+            if not isinstance(port, int):
+                raise BadInputError(f"{file} gives {name} the port {port!r}; put it right, or remove it")
+        return checked_ports(kept)
 
 
 def checked_ports(chosen: Mapping[str, int]) -> dict[str, int]:

@@ -56,6 +56,9 @@ def _environment(settings: Settings) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": keys["s3-mlflow-id"],
         "AWS_SECRET_ACCESS_KEY": keys["s3-mlflow"],
         "AWS_DEFAULT_REGION": REGION,
+        # Twice at once, not five times: who asks the server for a file tries again as well, and more patiently.
+        "AWS_RETRY_MODE": "standard",
+        "AWS_MAX_ATTEMPTS": "2",
         "MLFLOW_AUTH_CONFIG_PATH": str(layout.config("mlflow-users.ini")),
         "MLFLOW_AUTH_ADMIN_PASSWORD": keys["mlflow-admin"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": keys["mlflow-forms"],

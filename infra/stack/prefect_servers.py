@@ -20,14 +20,17 @@ SIGN_SECONDS = 30  # they sign every 2 s
 
 def api_recipe(settings: Settings) -> Recipe:
     """How the API and its pages are run; it brings the tables up to date first."""
-    command = (*PREFECT, "server", "start", f"--host={HOST}", f"--port={settings.ports[API]}", "--no-services")
+    port = settings.ports[API]
+    command = (*PREFECT, "server", "start", f"--host={HOST}", f"--port={port}", "--no-services")
+    # It asks nobody who they are: any page in a browser of this host could have it run a program.
+    origins = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}"}
     return Recipe(
         name=API,
         command=lambda: command,
         answers=lambda _: answers_http(f"{settings.http(API)}/api/health"),
         needs=("postgres", "redis"),
-        ports={API: settings.ports[API]},
-        environment=settings.environment(API, **_environment(settings, API)),
+        ports={API: port},
+        environment=settings.environment(API, **_environment(settings, API), **origins),
     )
 
 

@@ -26,10 +26,14 @@ LOOK_SECONDS = 0.1
 
 
 class Made(NamedTuple):
-    """Which process it is: a pid alone may be another's by now. ``created`` is in Unix seconds."""
+    """Which process it is: a pid alone may be another's by now. ``created`` is in Unix seconds.
+
+    ``started`` is the same by a clock that nobody sets, where the system has one: that of the system's start.
+    """
 
     pid: int
     created: float
+    started: str | None = None
 
 
 class Program(NamedTuple):
@@ -55,11 +59,18 @@ class Daemon:
 
     @property
     def made(self) -> Made | None:
-        """The process, where it still runs."""
+        """The process, where it still runs.
+
+        Raises:
+            BadInputError: the file names no process.
+        """
         kept = read_json(self._file)
         if not {"pid", "created"} <= kept.keys():
             return None
-        made = Made(int(kept["pid"]), float(kept["created"]))
+        try:
+            made = Made(int(kept["pid"]), float(kept["created"]), kept.get("started"))
+        except (TypeError, ValueError) as error:
+            raise BadInputError(f"{self._file} names no process: {error}; put it right, or remove it") from error
         return made if self._leader(made) else None
 
     @property
@@ -91,7 +102,8 @@ class Daemon:
             raise BadInputError(
                 f"cannot run {program.command[0]}{who}: {error.strerror}; install it anew, where that user may read it"
             ) from error
-        made = Made(self._process.pid, psutil.Process(self._process.pid).create_time())
+        pid = self._process.pid
+        made = Made(pid, psutil.Process(pid).create_time(), _started(pid))
         write_private(self._file, json.dumps(made._asdict()) + "\n")
         return made
 
@@ -147,9 +159,22 @@ class Daemon:
             return self._process.poll() is None
         try:
             process = psutil.Process(made.pid)
+            if made.started is not None:
+                return made.started == _started(made.pid) and _runs(process)
             return abs(process.create_time() - made.created) < CLOCK_SECONDS and _runs(process)
         except psutil.NoSuchProcess:
             return False
+
+
+def _started(pid: int) -> str | None:
+    """When a process was made, in ticks after this start of the system; None where Linux does not tell."""
+    try:
+        start_of_the_system = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # The name in parentheses may hold anything; what follows are fields from the third on.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return f"{start_of_the_system} {int(fields[19])}"
 
 
 def _runs(process: psutil.Process) -> bool:

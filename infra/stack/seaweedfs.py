@@ -20,6 +20,14 @@ VOLUME_MB = 256
 ANSWER_SECONDS = 5
 WRITE_SECONDS = 60.0
 WRITTEN = ".written-at-start"
+# Without these its other ports ask nobody by HTTP, and answer pages of every origin: whoever opens a local connection,
+# such as any page in a browser of this host, would read and change every object.
+SIGNED = (
+    "WEED_JWT_FILER_SIGNING_KEY",
+    "WEED_JWT_FILER_SIGNING_READ_KEY",
+    "WEED_JWT_SIGNING_KEY",
+    "WEED_JWT_SIGNING_READ_KEY",
+)
 
 
 def recipe(settings: Settings) -> Recipe:
@@ -46,7 +54,7 @@ def recipe(settings: Settings) -> Recipe:
         command=lambda: [program(), "server", *options],
         answers=lambda _: _answers(settings),
         ports=listeners,
-        environment=settings.environment(NAME),
+        environment=settings.environment(NAME, **dict.fromkeys(SIGNED, settings.keys["s3-files"])),
         prepare=lambda: write_private(config, json.dumps(_identities(settings))),
         furnish=lambda: _make_bucket(settings),
     )

@@ -105,7 +105,8 @@ class Stack:
         with self._alone():
             self._check_moves()
             self._layout.keep_ports(self.ports)
-            write_private(self._layout.environment_file, as_exports(self.environment))
+            leads_to = [name for name, one in self._services.items() if name in self._wanted or one.running]
+            write_private(self._layout.environment_file, as_exports(for_people(self._settings, leads_to)))
             write_private(self._layout.admin_file, as_exports(self.admin_environment))
             for wave in waves({service.name: service.recipe.needs for service in self.services}):
                 self._each([self._services[name] for name in wave], _start, tell)

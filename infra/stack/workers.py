@@ -20,8 +20,14 @@ from slipway.wiring import STATE_DIRECTORY
 
 RECEIVER, WORKER = "receiver", "worker"
 POOL = "slipway"
-# The lowest that Prefect takes; a run whose worker was killed is found by its missing heartbeats.
-HEARTBEAT_SECONDS = 30
+PATIENT = {
+    # The lowest that Prefect takes; a run whose worker was killed is found by its missing heartbeats.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # Tried again after 2, 4 ... 64 s: two minutes, in which missing heartbeats are no death yet.
+    "PREFECT_CLIENT_MAX_RETRIES": "6",
+    # What the API answers while PostgreSQL or Redis is away: a run that ended just then would crash of it.
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+}
 
 
 def receiver_recipe(settings: Settings, environment: Mapping[str, str]) -> Recipe:
@@ -42,7 +48,7 @@ def receiver_recipe(settings: Settings, environment: Mapping[str, str]) -> Recip
 def worker_recipe(settings: Settings, environment: Mapping[str, str]) -> Recipe:
     """How a worker is run: one flow run at a time; it makes its pool where that is missing."""
     name = f"{socket.gethostname()}-stack"
-    own = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS), **environment, **_home(settings)}
+    own = {**PATIENT, **environment, **_home(settings)}
     return Recipe(
         name=WORKER,
         command=lambda: (

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 STYLES = {"PASS": "green", "FAIL": "red", "ERROR": "bold red", "INCONCLUSIVE": "yellow", "SKIPPED": "dim"}
@@ -79,8 +79,8 @@ def print_table(
 ) -> None:
     """A table on stdout; verdicts are coloured, and a row that begins with the mark of choice is bold.
 
-    Where it is too wide it does without what is ``spare``, one after the other, until it fits; then nothing is wrapped
-    or cut, whatever is left.
+    Where it is too wide it does without what is ``spare``, one after the other, until it fits; then nothing is wrapped,
+    whatever is left. Nothing is ever cut off.
     """
     # Piped into a file the table keeps its full width.
     console = Console(width=out.width if out.is_terminal else PIPED_WIDTH)
@@ -101,7 +101,9 @@ def print_table(
 
 def _table(columns: Mapping[str, Sequence[str]], title: str | None, narrow: bool = False) -> Table:
     """Without a frame where it has to be ``narrow``."""
-    table = Table(*columns, title=title and escape(title), title_justify="left", title_style="bold")
+    # Folded where it has to be: of what is cut off nobody could make use.
+    headings = [Column(heading, overflow="fold") for heading in columns]
+    table = Table(*headings, title=title and escape(title), title_justify="left", title_style="bold")
     if narrow:
         table.box, table.show_edge, table.padding, table.pad_edge = box.SIMPLE_HEAD, False, (0, 1, 0, 0), False
     for row in zip(*columns.values(), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -165,6 +166,11 @@ def reject(name: NameArgument, version: VersionArgument, reason: ReasonOption, a
 def _decide(name: str, version: str, word: str, reason: str, params: Path | None, as_json: bool) -> None:
     if not reason.strip():
         raise BadInputError(f"cannot {word} {name} version {version} without a reason; give --reason TEXT")
+    if not version.isdecimal() or not re.fullmatch(r"[^/:@]+", name):
+        raise BadInputError(
+            f"cannot {word} {name!r} version {version!r}: give the registered engine's name, NAME.TARGET, and the "
+            "version's number, as in digits-resnet.x86 4"
+        )
     shop, person = workshop(), _person()
     engine = shop.registry.version(name, version)
     held_against = _today(params, engine.evidence) if word == "approve" else Today()

@@ -9,14 +9,16 @@ from typing import Annotated
 
 import typer
 
-from slipway.cli.console import out, print_json, print_table
+from slipway.cli.console import Spare, out, print_json, print_table
 from slipway.cli.publish import PlaceOption, bundle_store
 from slipway.cli.release import JsonOption, duration_seconds
 from slipway.cli.step import TargetOption
 from slipway.records.bundle import BundleManifest
 from slipway.stores.registry import CHAMPION, check_digest_prefix, version_with
-from slipway.stores.s3_bundles import Link, StoredBundle, digest_with
+from slipway.stores.s3_bundles import Link, StoredBundle, check_link_seconds, digest_with
 from slipway.wiring import Workshop, workshop
+
+NARROWER = (Spare("MB"), Spare("sha256", lambda digest: digest[:12]))  # the whole sums follow below
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -35,6 +37,7 @@ def link(
     as_json: JsonOption = False,
 ) -> None:
     """Time-limited links to a published engine, and the commands with which a device fetches and checks it."""
+    check_link_seconds(expires)
     shop = workshop()
     store = bundle_store(shop, to)
     store.check()
@@ -49,7 +52,7 @@ def link(
         return
     rows = [(one.file.name, f"{one.file.size_bytes / 1e6:.2f}", one.file.sha256) for one in links]
     title = f"{name}.{target} version {manifest.version}; the links end at {until:%Y-%m-%d %H:%M:%S} UTC"
-    print_table(("file", "MB", "sha256"), rows, title)
+    print_table(("file", "MB", "sha256"), rows, title, NARROWER)
     for line in fetching(links):
         out.print(line, highlight=False)
 

@@ -1,12 +1,6 @@
-"""The ``slipway`` program: its commands, and the one place where errors become messages and exit codes."""
+"""The ``slipway`` program: its commands."""
 
 from __future__ import annotations
-
-import sys
-import traceback
-from contextlib import redirect_stdout
-from pathlib import Path
-from typing import TextIO, cast
 
 import typer
 
@@ -19,6 +13,7 @@ from slipway.cli import (
     host,
     labels,
     link,
+    program,
     prune,
     publish,
     receiver,
@@ -27,11 +22,6 @@ from slipway.cli import (
     status,
     step,
 )
-from slipway.cli.console import Unread, complain, print_json
-from slipway.errors import SlipwayError
-from slipway.wiring import STATE_DIRECTORY
-
-UNFORESEEN_EXIT_CODE = 5
 
 app = typer.Typer(
     name="slipway",
@@ -74,36 +64,5 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error ends as one message on stderr, one JSON object with --json, and its exit code."""
-    with redirect_stdout(cast("TextIO", Unread(sys.stdout))):
-        try:
-            _run()
-        finally:
-            sys.stdout.flush()
-
-
-def _run() -> None:
-    try:
-        app()
-    except SlipwayError as error:
-        _end(str(error), error.exit_code)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: nobody is shown a traceback
-        _end(f"unforeseen {type(error).__name__}: {error}; {_kept(traceback.format_exc())}", UNFORESEEN_EXIT_CODE)
-
-
-def _kept(trace: str) -> str:
-    """Keep the traceback for a report, and tell where; it may be the disk itself that failed."""
-    log = Path(STATE_DIRECTORY) / "last-error.txt"
-    try:
-        log.parent.mkdir(exist_ok=True)
-        log.write_text(trace, encoding="utf-8")
-    except OSError as error:
-        return f"please report it; its traceback could not be kept in {log}: {error.strerror}"
-    return f"please report it with {log}"
-
-
-def _end(message: str, code: int) -> None:
-    complain(message)
-    if "--json" in sys.argv:
-        print_json({"error": message, "exit_code": code})
-    sys.exit(code)
+    """Run the command line."""
+    program.run(app)

@@ -99,7 +99,8 @@ def _told(plan: Plan, deleted: set[str], delete: bool) -> list[dict[str, Any]]:
     listed = []
     for judged, state in [*gone, *((one, "stays") for one in plan.retention.kept)]:
         bundle = plan.bundle(judged.digest)
-        spared = ("an alias moved to it while this ran",) if state == "kept" else ()
+        spared = ("an alias moved to it, or somebody published or deleted it, while this ran",)
+        kept_now = spared if state == "kept" else ()
         listed.append(
             {
                 "state": state,
@@ -109,7 +110,7 @@ def _told(plan: Plan, deleted: set[str], delete: bool) -> list[dict[str, Any]]:
                 "version": bundle.manifest.version if bundle.manifest else None,
                 "size_bytes": bundle.size_bytes,
                 "age_seconds": round(bundle.age_seconds),
-                "reasons": [*spared, *judged.reasons],
+                "reasons": [*kept_now, *judged.reasons],
             }
         )
     return listed

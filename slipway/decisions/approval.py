@@ -36,10 +36,11 @@ class Terms(Record):
 
 
 class Wait(Record):
-    """What a version's tags tell of its wait: since when it is challenger, and what was decided on it when."""
+    """What a version's tags tell of its wait: since when it is challenger and by whom, and what was decided when."""
 
     challenger: bool
     since: datetime | None = None
+    by: str | None = None
     decision: str | None = None
     decided_at: datetime | None = None
 
@@ -74,6 +75,7 @@ def counted(approvals: Iterable[Approval], wait: Wait, evidence: str, held_to: T
     """Who has approved this evidence since it was last decided on, each person once, the first first.
 
     Where more than one person is asked for, a name that nobody has checked counts for nothing: it could be anybody's.
+    Nor does the account that made the version challenger: it asks, and as that of releases it is no one person's.
     """
     begin = wait.counts_from
     valid = [
@@ -81,7 +83,7 @@ def counted(approvals: Iterable[Approval], wait: Wait, evidence: str, held_to: T
         for one in approvals
         if one.evidence == evidence
         and (begin is None or one.when > begin)
-        and (one.authenticated or held_to.persons <= 1)
+        and (held_to.persons <= 1 or (one.authenticated and one.person != wait.by))
     ]
     return tuple(dict.fromkeys(one.person for one in sorted(valid, key=lambda one: one.when)))
 
@@ -106,10 +108,13 @@ def in_time(wait: Wait, held_to: Terms, now: datetime) -> Decision:
     return Decision(verdict=Verdict.FAIL, reasons=(f"{since}, longer than the {hours:g} hours it may; release again",))
 
 
-def identified(word: Word, held_to: Terms) -> Decision:
-    """FAIL where more than one person is asked for, and nobody has checked who this one is."""
-    if word.authenticated or held_to.persons <= 1:
+def identified(word: Word, wait: Wait, held_to: Terms) -> Decision:
+    """FAIL where several persons are asked for, and nobody has checked who this one is, or it is who asks."""
+    if held_to.persons <= 1 or (word.authenticated and word.person != wait.by):
         return Decision(verdict=Verdict.PASS, reasons=(f"{word.person} approves",))
+    if word.authenticated:
+        reason = f"{word.person} made it challenger, and is none of the {held_to.persons} persons who must approve"
+        return Decision(verdict=Verdict.FAIL, reasons=(f"{reason}; let others approve, each as themselves",))
     reason = (
         f"{held_to.persons} persons must approve, and nobody has checked that {word.person} is one; let each of them "
         "run `slipway approve` with their own name and password, against an MLflow server that asks for these"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-KEPT_ALIASES = ("champion", "previous", "challenger")
 YOUNG_SECONDS = 3600.0  # its publisher may not have asked for it yet, or not have registered what it is
 UNFINISHED_SECONDS = 24 * 3600.0  # longer than anything takes to publish
 
@@ -60,7 +59,7 @@ def _reasons(versions: Sequence[Version], keep: int) -> dict[str, list[str]]:
     champion = max((one.number for one in versions if "champion" in one.aliases), default=0)
     why: dict[str, list[str]] = {}
     for one in sorted(versions, key=lambda version: version.number):
-        told = [f"version {one.number} is {alias}" for alias in KEPT_ALIASES if alias in one.aliases]
+        told = [f"version {one.number} is {alias}" for alias in one.aliases]  # any alias can be published by
         if one.decision is None and one.number > champion and "challenger" not in one.aliases:
             told.append(f"version {one.number} waits for approval: nobody has decided on it")
         if one.number in newest:

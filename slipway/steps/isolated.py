@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import select
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -39,7 +40,7 @@ def isolated(step: Callable[P, T], timeout_seconds: float = 1800) -> Callable[P,
     @functools.wraps(step)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch"])
+        context.set_forkserver_preload(_imported_once())
         receiver, sender = context.Pipe(duplex=False)
         with tempfile.NamedTemporaryFile(prefix="slipway-step-") as output:
             child = context.Process(target=_report, args=(sender, output.name, step, args, kwargs), daemon=True)
@@ -56,6 +57,16 @@ def isolated(step: Callable[P, T], timeout_seconds: float = 1800) -> Callable[P,
         return outcome  # type: ignore[return-value]  # it crossed a pickle
 
     return run
+
+
+def _imported_once() -> list[str]:
+    """Modules that the server of the children imports.
+
+    Each child runs this process's main module again. That of a flow run is one of Prefect's, whose imports took each
+    step on a worker more than a second of CPU time.
+    """
+    name = getattr(sys.modules["__main__"].__spec__, "name", "__main__")
+    return ["slipway.steps.preloaded", *([] if name.endswith("__main__") else [name])]
 
 
 def _receive(receiver: Connection, child: BaseProcess, name: str, timeout_seconds: float, output: Path) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from slipway.config import ApprovalParams
 from slipway.decisions.approval import (
@@ -112,7 +113,7 @@ def await_approval(
         return decision
     held_to = _held_to(engine, asked)
     if not (_in_time(engine, held_to) or _has_enough(engine, held_to)):
-        _tag(registry, engine, waiting_tags(held_to))
+        _tag(registry, engine, waiting_tags(held_to, registry.user()))
     by = f" by {held_to.persons} persons" if held_to.persons > 1 else ""
     within = f", within {held_to.expires_hours:g} hours" if held_to.expires_hours is not None else ""
     reason = f"{name} version {version} waits for approval{by}{within}: slipway approve {name} {version} --reason TEXT"
@@ -138,7 +139,7 @@ def challenge(
     held_to = _held_to(engine, asked)
     waits = CHALLENGER in engine.aliases and wait_of(engine).since is not None
     # Before the alias: from then on people see it, and are held to this.
-    _tag(registry, engine, terms_tags(held_to) if waits else waiting_tags(held_to))
+    _tag(registry, engine, terms_tags(held_to) if waits else waiting_tags(held_to, registry.user()))
     if CHALLENGER not in engine.aliases:
         registry.set_challenger(name, version)
     return Decision(verdict=Verdict.PASS, reasons=(f"{name} version {version} is the challenger",))
@@ -167,14 +168,20 @@ def _heard(registry: Registry, engine: RegisteredEngine, word: Word, today: Toda
     if decision.verdict is Verdict.PASS:
         decision = _about(engine, in_time(wait_of(engine), held_to, utc_now()))
     if decision.verdict is Verdict.PASS:
-        decision = _about(engine, identified(word, held_to))
+        decision = _about(engine, identified(word, wait_of(engine), held_to))
     if decision.verdict is not Verdict.PASS:
         return decision, ()
-    given = Approval(**dict(word), when=utc_now(), evidence=evidence_sha256(engine.evidence))
+    given = Approval(**dict(word), when=_given_at(engine), evidence=evidence_sha256(engine.evidence))
     registry.approve(engine.name, engine.version, given)
     engine = registry.version(engine.name, engine.version)  # somebody else may have approved a moment ago
     approvers = _approvers(engine, held_to)
     return _about(engine, enough(approvers, held_to)), approvers
+
+
+def _given_at(engine: RegisteredEngine) -> datetime:
+    """Now, and after what was read of the version: another host's clock may be ahead of this one's."""
+    begin = wait_of(engine).counts_from
+    return utc_now() if begin is None else max(utc_now(), begin + timedelta.resolution)
 
 
 def _held_to(engine: RegisteredEngine, asked: ApprovalParams) -> Terms:

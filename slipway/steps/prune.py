@@ -83,13 +83,14 @@ def plans(store: BundleStore, versions: Versions, name: str | None, target: str 
 
 
 def carry_out(plan: Plan, store: BundleStore, versions: Versions, keep: int) -> list[StoredBundle]:
-    """Delete what goes, and tell what was deleted: an alias that moved meanwhile is looked at again before each."""
+    """Delete what goes, and tell what was deleted: before each is looked whether an alias or a publisher moved."""
     deleted = []
     for judged in plan.retention.gone:
-        bundle = plan.bundle(judged.digest)
-        if retention(versions(f"{plan.name}.{plan.target}"), [_seen(bundle)], keep).gone:
-            store.delete(bundle)
-            deleted.append(bundle)
+        # As it is by now: to delete the old half of what was completed meanwhile would leave it looking whole.
+        for bundle in store.bundles(plan.name, plan.target, judged.digest):
+            if retention(versions(f"{plan.name}.{plan.target}"), [_seen(bundle)], keep).gone:
+                store.delete(bundle)
+                deleted.append(bundle)
     for one in plan.abandoned:
         store.abort(one.key, one.upload_id)
     return deleted

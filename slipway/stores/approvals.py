@@ -22,7 +22,7 @@ from slipway.stores.registry import (
 
 APPROVAL_TAG = "slipway.approval."  # and a person's name
 APPROVALS_NEEDED_TAG, EXPIRES_HOURS_TAG = "slipway.approvals_needed", "slipway.expires_hours"
-CHALLENGER_SINCE_TAG = "slipway.challenger_since"
+CHALLENGER_SINCE_TAG, CHALLENGED_BY_TAG = "slipway.challenger_since", "slipway.challenged_by"
 CLEARED = "cleared"
 KEY_CHARACTERS = 100
 
@@ -53,9 +53,10 @@ def cleared_approvals(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: CLEARED for key, value in tags.items() if key.startswith(APPROVAL_TAG) and value != CLEARED}
 
 
-def waiting_tags(held_to: Terms) -> dict[str, str]:
-    """The tags with which a version begins to wait for approval now."""
-    return {CHALLENGER_SINCE_TAG: utc_now().isoformat(), **terms_tags(held_to)}
+def waiting_tags(held_to: Terms, by: str | None) -> dict[str, str]:
+    """The tags with which a version begins to wait for approval now, ``by`` whom (None: the registry asks nobody)."""
+    asker = {} if by is None else {CHALLENGED_BY_TAG: by}
+    return {CHALLENGER_SINCE_TAG: utc_now().isoformat(), **asker, **terms_tags(held_to)}
 
 
 def terms_tags(held_to: Terms) -> dict[str, str]:
@@ -91,6 +92,7 @@ def wait_of(engine: RegisteredEngine) -> Wait:
     return Wait(
         challenger=CHALLENGER in engine.aliases,
         since=_time(engine.tags, CHALLENGER_SINCE_TAG),
+        by=engine.tags.get(CHALLENGED_BY_TAG),
         decision=engine.tags.get(DECISION_TAG),
         decided_at=_time(engine.tags, DECIDED_AT_TAG),
     )

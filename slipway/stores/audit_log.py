@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 VALUE_CHARACTERS = 500
+MOST_TAGS = 200  # of those that a version is made with
 FREE_BYTES = 1_000_000  # room for what is under way in every worker
 # Whoever is new under these is told too; what they only read is left out by its method or its name.
 ABOUT = "registered-models|model-versions|webhooks|users|roles"
@@ -28,6 +29,8 @@ TOLD = {
     *("permission", "resource_type", "resource_id", "resource_pattern", "experiment_id"),
     *("role", "role_id", "role_name", "role_permission_id", "webhook_id", "url", "events", "status"),
 }
+# MLflow takes the names of fields in camel case as well.
+SPELLINGS = {re.sub("_(.)", lambda found: found[1].upper(), name): name for name in TOLD} | {one: one for one in TOLD}
 
 
 def changes_something(method: str, path: str) -> bool:
@@ -35,19 +38,14 @@ def changes_something(method: str, path: str) -> bool:
     return method not in READING_METHODS and CHANGED.search(path) is not None and READING.search(path) is None
 
 
-def told(query: str, body: bytes) -> dict[str, Any]:
-    """What a request is about, as far as it is told: of a body in JSON, else of a form; the body before the query."""
-    fields: dict[str, Any] = dict(parse_qsl(query))
-    try:
-        found = json.loads(body)
-        if isinstance(found, str):  # some clients encode twice, and MLflow takes that
-            found = json.loads(found)
-    except (ValueError, RecursionError):
-        found = dict(parse_qsl(body.decode("utf-8", "replace")))
-    if isinstance(found, Mapping):
-        fields |= found
-    named = {_snake_case(str(name)): value for name, value in fields.items()}
-    return {name: _cut(value) for name, value in named.items() if name in TOLD}
+def told(query: str, body: bytes, *, form: bool = False) -> dict[str, Any]:
+    """What a request is about, as far as it is told: of a body in JSON, else of a ``form``; the body before the query.
+
+    Where the two differ, ``query`` tells the other one too: which of them counts is for MLflow to say.
+    """
+    asked, sent = _named(_of_pairs(parse_qsl(query))), _named(_of_body(body, form))
+    what = asked | sent
+    return what if all(what[name] == value for name, value in asked.items()) else what | {"query": asked}
 
 
 def created_version(answer: bytes) -> str | None:
@@ -99,9 +97,44 @@ def append(descriptor: int, entry: Mapping[str, Any]) -> None:
         raise OSError("a line was cut short")
 
 
-def _snake_case(name: str) -> str:
-    """MLflow takes the names of fields in camel case as well."""
-    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+def _of_body(body: bytes, form: bool) -> Mapping[str, Any]:
+    try:
+        found = None if form else json.loads(body)
+        if isinstance(found, str):  # some clients encode twice, and MLflow takes that
+            found = json.loads(found)
+    except (ValueError, RecursionError):
+        found, form = None, True
+    if form:
+        return _of_pairs(parse_qsl(body.decode("utf-8", "replace")))
+    return found if isinstance(found, Mapping) else {}
+
+
+def _of_pairs(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """What is named several times has all its values: of these MLflow takes one."""
+    found: dict[str, list[str]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def _named(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are told, as MLflow names them: it takes no other spelling, in which a decoy could be told."""
+    return {
+        SPELLINGS[name]: _cut_tags(value) if SPELLINGS[name] == "tags" else _cut(value)
+        for name, value in fields.items()
+        if name in SPELLINGS
+    }
+
+
+def _cut_tags(tags: object) -> object:
+    """Each tag by itself: what is put before it must not hide it."""
+    if not isinstance(tags, list):
+        return _cut(tags)
+    told = [
+        {name: _cut(tag[name]) for name in ("key", "value") if name in tag} if isinstance(tag, dict) else _cut(tag)
+        for tag in tags[:MOST_TAGS]
+    ]
+    return told if len(tags) <= MOST_TAGS else [*told, f"... ({len(tags)} tags)"]
 
 
 def _cut(value: object) -> object:

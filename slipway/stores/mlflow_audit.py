@@ -26,6 +26,7 @@ from slipway.stores.audit_log import (
 
 APP = "slipway-auth"
 LOG_VARIABLE = "SLIPWAY_AUDIT_LOG"
+FORM = "application/x-www-form-urlencoded"
 USER = "slipway.user"  # of a request's environment: whom MLflow has authenticated
 REFUSED, UNLOGGED = "503 SERVICE UNAVAILABLE", "507 INSUFFICIENT STORAGE"  # MLflow's client repeats the first alone
 
@@ -133,7 +134,8 @@ def _body(environ: Environ) -> bytes:
 
 def _entry(environ: Environ, body: bytes, status: str, answer: bytes) -> dict[str, Any]:
     user, path = environ.get(USER), environ.get("PATH_INFO", "")
-    what = told(environ.get("QUERY_STRING", ""), body)
+    form = environ.get("CONTENT_TYPE", "").startswith(FORM)
+    what = told(environ.get("QUERY_STRING", ""), body, form=form)
     if path.endswith("/model-versions/create") and (version := created_version(answer)) is not None:
         what["version"] = version
     return {

@@ -40,6 +40,14 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for results: with --json, one object
 }
+# How often MLflow's client sends a request again while a server is down: 5 times within about a minute, which lets one
+# start anew. Its own 7 times take four minutes for each request.
+RETRIES_VARIABLE, RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5"
+
+# What the client says of a server that takes requests and cannot pass a file on.
+_FILES_REFUSED = re.compile(
+    r"/mlflow-artifacts/\S*?(?P<file>[^/\s]+)\s.*(?P<answer>too many 5\d\d error responses|5\d\d Server Error)"
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -88,7 +96,8 @@ def at_border(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
 def _translated(error: Exception, uri: str, asked: str) -> SlipwayError:
     store = f"MLflow at {without_password(uri)}"
-    told = without_password(" ".join(str(error).split()))[:400]  # cut last: half an address would show its password
+    told_whole = without_password(" ".join(str(error).split()))
+    told = told_whole[:400]  # cut last: half an address would show its password
     text, code = f"{store}: {told}", _code(error)
     if code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
         return BadInputError(f"{text}; check the name, the version and MLFLOW_TRACKING_URI")
@@ -104,6 +113,11 @@ def _translated(error: Exception, uri: str, asked: str) -> SlipwayError:
         return BadInputError(f"{store} {refused}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
     if isinstance(error, ImportError):
         return BadInputError(f"{text}; install the driver of this database")
+    if without_files := _FILES_REFUSED.search(told_whole):
+        return InfrastructureError(
+            f"{store} answers, but the store of its files does not ({asked}, {without_files['file']}: "
+            f"{without_files['answer']}); check that its S3 is up, and look at the server's log"
+        )
     return InfrastructureError(f"{text}; check that the store is up and MLFLOW_TRACKING_URI is right")
 
 
@@ -128,8 +142,9 @@ def without_password(text: str) -> str:
 
 @functools.cache
 def import_mlflow() -> None:
-    """Import MLflow with telemetry, progress bars and INFO logs off."""
+    """Import MLflow with telemetry, progress bars and INFO logs off, and no more patience than is told above."""
     os.environ.update(QUIET)
+    os.environ.setdefault(RETRIES_VARIABLE, RETRIES)
     with warnings.catch_warnings():
         # MLflow's own classes carry hints that its own check warns about, at import.
         warnings.filterwarnings("ignore", r".*type hint is inferred as AnyType", UserWarning)
@@ -211,6 +226,14 @@ class Connection:
         except (ValueError, KeyError, TypeError):  # a server without that app
             return None
 
+    def _try_to(self, tidy: Callable[[], object]) -> None:
+        """Tidy up after an error, which nothing that fails here may hide or delay by more than seconds."""
+        from mlflow.exceptions import MlflowException
+
+        with contextlib.suppress(InfrastructureError, MlflowException, OSError):
+            self.check()
+            tidy()
+
     def experiment(self, name: str) -> str:
         """The experiment's id; it is created when missing."""
         from mlflow.exceptions import MlflowException
@@ -232,7 +255,7 @@ class Connection:
         try:
             yield run_id
         except BaseException:
-            self.client.set_terminated(run_id, "FAILED")
+            self._try_to(lambda: self.client.set_terminated(run_id, "FAILED"))
             raise
         self.client.set_terminated(run_id, "FINISHED")
 
@@ -262,7 +285,7 @@ class Connection:
                 self.client.log_model_artifacts(model_id, directory)
             self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
         except BaseException:
-            self.client.finalize_logged_model(model_id, "FAILED")
+            self._try_to(lambda: self.client.finalize_logged_model(model_id, "FAILED"))
             raise
         self.client.finalize_logged_model(model_id, "READY")
         return model_id
@@ -286,7 +309,8 @@ class Connection:
         else:
             os.environ["MLFLOW_TRACKING_URI"] = chosen
         source = f"models:/{model_id}"
-        version = self.client.create_model_version(name, source, run_id, tags=dict(tags), model_id=model_id)
+        with _sent_once():
+            version = self.client.create_model_version(name, source, run_id, tags=dict(tags), model_id=model_id)
         return str(version.version)
 
     def versions(self, name: str, tag: tuple[str, str] | None = None) -> list[ModelVersion]:
@@ -351,6 +375,17 @@ def _make_whole(file: Path) -> None:
                 fresh = Path(scratch) / file.name
                 MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
                 fresh.rename(file)
+
+
+@contextlib.contextmanager
+def _sent_once() -> Iterator[None]:
+    """Let MLflow's client send no request of the block again: a server that was killed may have done what was asked."""
+    patience = os.environ[RETRIES_VARIABLE]
+    os.environ[RETRIES_VARIABLE] = "0"
+    try:
+        yield
+    finally:
+        os.environ[RETRIES_VARIABLE] = patience
 
 
 def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:

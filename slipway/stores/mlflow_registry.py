@@ -15,7 +15,7 @@ from slipway.decisions.approval import Approval
 from slipway.decisions.reconciliation import FinishedRelease
 from slipway.errors import BadInputError, TamperedError
 from slipway.records import Audit, Evidence, Release, RequestedRelease, Rollout, Signature
-from slipway.stores import mlflow_audits, mlflow_models, mlflow_releases, mlflow_rollouts
+from slipway.stores import mlflow_audit_runs, mlflow_models, mlflow_releases, mlflow_rollouts
 from slipway.stores.approvals import approval_tag, cleared_approvals
 from slipway.stores.mlflow_connection import Connection, at_border
 from slipway.stores.mlmodel import load_mlmodel
@@ -255,12 +255,12 @@ class MlflowRegistry:
     @at_border
     def record_audit(self, audit: Audit) -> str:
         """See ``Registry.record_audit``."""
-        return mlflow_audits.record_audit(self._connection, audit)
+        return mlflow_audit_runs.record_audit(self._connection, audit)
 
     @at_border
     def requested_release(self, audit: Audit) -> RequestedRelease | None:
         """See ``Registry.requested_release``."""
-        return mlflow_audits.requested_release(self._connection, audit)
+        return mlflow_audit_runs.requested_release(self._connection, audit)
 
     @at_border
     def rollback(self, name: str) -> RegisteredEngine:

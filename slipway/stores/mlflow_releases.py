@@ -360,11 +360,12 @@ def _recorded(connection: Connection, experiment: str, key: str) -> RecordedRele
 
 
 def _end_abandoned(connection: Connection, experiment: str, model_name: str) -> None:
-    """Set the runs that a killed process left open to KILLED."""
+    """Set the runs that a killed process, or this one while the store was down, left open to KILLED."""
     condition = _tags({KIND_TAG: "release", MODEL_TAG: model_name}) + " and attributes.status = 'RUNNING'"
     for run in connection.search_runs(experiment, condition):
         age_seconds = time.time() - run.info.start_time / 1000
-        if age_seconds < ABANDONED_AFTER_SECONDS and _lives(run.data.tags.get(OWNER_TAG, "")):
+        owner = run.data.tags.get(OWNER_TAG, "")
+        if age_seconds < ABANDONED_AFTER_SECONDS and owner != _owner() and _lives(owner):
             continue
         children = f"{_tags({PARENT_TAG: run.info.run_id})} and attributes.status = 'RUNNING'"
         for open_run in [*connection.search_runs(experiment, children), run]:

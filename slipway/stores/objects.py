@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,10 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.errors import BadInputError, InfrastructureError, TamperedError
+from slipway.errors import BadInputError, InfrastructureError, TamperedError, first_line
 from slipway.records import Artifact
 
 LEFTOVER_SECONDS = 24 * 3600
+FULL_BYTES = 1_000_000  # runtimes that write an engine from C++ seldom say that it was the disk
 
 
 class MissingObjectError(InfrastructureError, FileNotFoundError):
@@ -104,15 +106,44 @@ class ObjectStore:
 
     @contextlib.contextmanager
     def new_dir(self) -> Iterator[Path]:
-        """A temporary directory on the store's file system, removed afterwards; a killed process's goes after a day."""
+        """A temporary directory on the store's file system, removed afterwards; a killed process's goes after a day.
+
+        Raises:
+            InfrastructureError: the file system was full when the block failed, so nothing was learnt from it.
+        """
         scratch = self.root / "tmp"
-        scratch.mkdir(parents=True, exist_ok=True)
+        with self._told_when_full():
+            scratch.mkdir(parents=True, exist_ok=True)
         for leftover in scratch.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process cleans as well
                 if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
                     shutil.rmtree(leftover, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as directory:
+        with (
+            self._told_when_full(),
+            tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as directory,
+            self._told_when_full(),  # before the directory goes, which makes room
+        ):
             yield Path(directory)
+
+    @contextlib.contextmanager
+    def _told_when_full(self) -> Iterator[None]:
+        try:
+            yield
+        except InfrastructureError:
+            raise
+        except Exception as error:
+            reason = os.strerror(errno.ENOSPC)
+            if reason not in str(error) and not self._is_full():
+                raise
+            raise InfrastructureError(
+                f"{reason} in {self.root} ({first_line(error)}); make room, and run the same again"
+            ) from error
+
+    def _is_full(self) -> bool:
+        try:
+            return shutil.disk_usage(self.root).free < FULL_BYTES
+        except OSError:  # there is no such directory, which is another fault
+            return False
 
     def _address(self, artifact: Artifact) -> Path:
         if not re.fullmatch("[0-9a-f]{64}", artifact.digest):

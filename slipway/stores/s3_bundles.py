@@ -135,12 +135,12 @@ class BundleStore:
                 for target in self._folders(f"{self.place.prefix}/{name}/")
             ]
 
-    def bundles(self, name: str, target: str) -> list[StoredBundle]:
-        """The bundles of a model's target, complete or not, oldest first."""
+    def bundles(self, name: str, target: str, digest: str = "") -> list[StoredBundle]:
+        """The bundles of a model's target whose digest starts so, complete or not, oldest first."""
         start = f"{self.place.prefix}/{_plain(name)}/{_plain(target)}/"
         found: dict[str, list[dict[str, Any]]] = {}
         with s3_border(self._client, self.place.bucket):
-            for page in self._pages("list_objects_v2", Prefix=start):
+            for page in self._pages("list_objects_v2", Prefix=start + digest):
                 for one in page.get("Contents", ()):
                     digest, _, rest = one["Key"].removeprefix(start).partition("/")
                     if re.fullmatch("[0-9a-f]{64}", digest) and rest:
@@ -174,10 +174,7 @@ class BundleStore:
         Raises:
             BadInputError: for longer.
         """
-        if not 0 < expires_seconds <= MOST_LINK_SECONDS:
-            raise BadInputError(
-                f"links for {expires_seconds} s cannot be made; a signature lasts at most seven days: --expires 168h"
-            )
+        check_link_seconds(expires_seconds)
         folder = self._folder(manifest.name, manifest.target, manifest.digest)
         with s3_border(self._client, self.place.bucket):
             text = self._client.get_object(Bucket=self.place.bucket, Key=folder + MANIFEST_FILE)["Body"].read()
@@ -256,6 +253,18 @@ def _plain(word: str) -> str:
     if not re.fullmatch(PLAIN_NAME, word):
         raise BadInputError(f"{word!r} cannot be part of a key in S3; it may hold letters, digits and . _ + - alone")
     return word
+
+
+def check_link_seconds(expires_seconds: float) -> None:
+    """Refuse a time for which no link can be made.
+
+    Raises:
+        BadInputError: it is longer than seven days, or none.
+    """
+    if not 0 < expires_seconds <= MOST_LINK_SECONDS:
+        raise BadInputError(
+            f"links for {expires_seconds:.0f} s cannot be made; a signature lasts at most seven days: --expires 168h"
+        )
 
 
 def digest_with(bundles: list[StoredBundle], prefix: str, missing: str) -> BundleManifest:

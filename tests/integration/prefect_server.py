@@ -61,6 +61,10 @@ class Background:
             self.kill()
             raise
 
+    def descendants(self) -> set[int]:
+        """The ids of the processes below it."""
+        return {process.pid for process in self._process.children(recursive=True)}
+
     def kill(self) -> None:
         """End it and all that it started with SIGKILL; doing it again is harmless."""
         if self._process.poll() is None:

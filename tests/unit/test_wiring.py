@@ -24,6 +24,7 @@ from slipway.wiring import (
     embed_prefect,
     host_hardware,
     load_flow,
+    project_file,
     project_params,
     serving_host,
     wanted_forms,
@@ -169,7 +170,8 @@ def test_prefect_stays_where_the_environment_says(name: str, tmp_path: Path, mon
 
     assert os.environ[name] == "chosen"
     assert os.environ.get("PREFECT_HOME") == ("chosen" if name == "PREFECT_HOME" else None)
-    assert "PREFECT_LOGGING_LEVEL" not in os.environ
+    assert "PREFECT_LOGGING_LEVEL" not in os.environ, "which the server's pages would lack"
+    assert os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "CRITICAL"
 
 
 def test_prefect_gets_its_time_to_start_unless_another_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,3 +319,14 @@ def test_the_files_of_a_project_describe_one_model_each(tmp_path: Path) -> None:
         project_params(tmp_path)
     with pytest.raises(BadInputError, match=r"holds no params.yaml and no params/\*.yaml"):
         project_params(tmp_path / "params")
+
+
+@pytest.mark.parametrize("file", ["../elsewhere.yaml", "/etc/passwd", "params/../../elsewhere.yaml"])
+def test_a_file_of_another_place_is_none_of_the_project(tmp_path: Path, file: str) -> None:
+    with pytest.raises(BadInputError, match=r"is no file of the project in .*; name one of its params\.yaml"):
+        project_file(tmp_path, Path(file))
+
+
+def test_a_file_of_the_project_is_found_from_anywhere(tmp_path: Path) -> None:
+    assert project_file(tmp_path, Path("params/one.yaml")) == tmp_path / "params" / "one.yaml"
+    assert project_file(tmp_path, tmp_path / "params.yaml") == tmp_path / "params.yaml"

@@ -23,10 +23,9 @@ from slipway.records import ReleaseRequest
 from tasks.events import ask_for_release
 from tests.e2e.project import ENGINE, MODEL_URI, NAME, write_params
 from tests.integration.conftest import MlflowServer
-from tests.integration.dvc.test_s3 import KEY, SECRET, endpoint
 from tests.integration.prefect_server import PrefectServer
+from tests.integration.seaweedfs import SeaweedFs
 
-__all__ = ["endpoint"]  # a fixture
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[3]
@@ -311,26 +310,22 @@ def test_what_people_set_stays_and_what_was_declared_comes_back(team: Team, made
     assert set(team.set_up()[1].values()) == {"there already", "skipped"}
 
 
-def test_a_server_that_is_down_does_not_stop_the_others(team: Team, made: dict[str, str], endpoint: str) -> None:
+def test_a_server_that_is_down_does_not_stop_the_others(team: Team, made: dict[str, str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
-    s3 = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "SLIPWAY_BUCKET": "team",
-    }
-    code, things, told = team.set_up(PREFECT_API_URL=f"{nobody}/api", MLFLOW_TRACKING_URI=nobody, **s3)
-    assert (code, things) == (5, {"Prefect": "error", "MLflow": "error", "bucket team": "created"})
-    assert f"slipway: Prefect: Prefect at {nobody}/api did not answer" in told
-    assert f"slipway: MLflow: MLflow at {nobody} did not answer" in told
-    assert "Traceback" not in told
-    s3 |= {"PREFECT_API_URL": "", "MLFLOW_TRACKING_URI": ""}
-    assert team.set_up(**s3)[:2] == (0, {"Prefect": "skipped", "MLflow": "skipped", "bucket team": "there already"})
-    code, things, told = team.set_up(**s3 | {"AWS_SECRET_ACCESS_KEY": "wrong"})
-    assert (code, things) == (2, {"Prefect": "skipped", "MLflow": "skipped", "bucket team": "error"})
-    assert "slipway: bucket team: S3 does not let you in" in told
+    with SeaweedFs(tmp_path) as server:
+        s3 = {**server.environment, "SLIPWAY_BUCKET": "team"}
+        code, things, told = team.set_up(PREFECT_API_URL=f"{nobody}/api", MLFLOW_TRACKING_URI=nobody, **s3)
+        assert (code, things) == (5, {"Prefect": "error", "MLflow": "error", "bucket team": "created"})
+        assert f"slipway: Prefect: Prefect at {nobody}/api did not answer" in told
+        assert f"slipway: MLflow: MLflow at {nobody} did not answer" in told
+        assert "Traceback" not in told
+        s3 |= {"PREFECT_API_URL": "", "MLFLOW_TRACKING_URI": ""}
+        skipped = {"Prefect": "skipped", "MLflow": "skipped"}
+        assert team.set_up(**s3)[:2] == (0, skipped | {"bucket team": "there already"})
+        code, things, told = team.set_up(**s3 | {"AWS_SECRET_ACCESS_KEY": "wrong"})
+        assert (code, things) == (2, skipped | {"bucket team": "error"})
+        assert f"slipway: bucket team: S3 at {server.endpoint}, bucket team: the key is not accepted (Sign" in told
 
 
 def test_wrong_keys_are_told_by_their_variables(team: Team, made: dict[str, str]) -> None:

@@ -142,6 +142,27 @@ def test_nobody_gets_in_without_a_password(stack: Stack) -> None:
         psycopg.connect(told["SLIPWAY_ROLLOUTS_URL"].rpartition("/")[0] + "/mlflow")
 
 
+def test_a_page_of_another_site_gets_nowhere(stack: Stack, api: httpx.Client) -> None:
+    """In a browser of this host it may open any local port; what it may neither read nor send as JSON is no use."""
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    own = f"http://localhost:{stack.ports['prefect-api']}"
+    for origin, allowed in (("http://elsewhere.example", None), (own, own)):
+        answer = api.options("/flows/", headers={"Origin": origin, **asked})
+        assert answer.headers.get("access-control-allow-origin") == allowed
+    assert api.post("/flows/", content=b'{"name": "x"}', headers={"Content-Type": "text/plain"}).status_code == 422
+
+
+def test_seaweedfs_asks_on_its_other_ports_too(stack: Stack, s3: Any) -> None:
+    bucket = "asks"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="kept", Body=b"kept")
+    folder = f"http://127.0.0.1:{stack.ports['seaweedfs-filer']}/buckets/{bucket}"
+    for method, name in (("GET", "kept"), ("PUT", "kept"), ("POST", "other"), ("DELETE", "kept")):
+        assert httpx.request(method, f"{folder}/{name}", content=b"forged", timeout=30).status_code == 401
+    assert s3.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"kept"
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+
+
 def test_an_artifact_goes_through_mlflow_into_its_bucket(mlflow: httpx.Client, s3: Any) -> None:
     run = got(mlflow.post("/api/2.0/mlflow/runs/create", json={"experiment_id": "0"}))["run"]["info"]
     assert run["artifact_uri"].startswith("mlflow-artifacts:/")

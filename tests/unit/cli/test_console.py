@@ -58,3 +58,15 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": [1, None]})
 
     assert capsys.readouterr().out == '{\n  "a": [\n    1,\n    null\n  ]\n}\n'
+
+
+@pytest.mark.parametrize("width", [80, 50, 30])
+def test_nothing_is_cut_off_where_nothing_is_spare(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "out", Console(width=width, force_terminal=True))
+    print_table(("engine", "why"), [("digits-resnet.x86", "abcdefghij" * 7)])
+
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert printed.count("j") == 7

@@ -404,3 +404,16 @@ def test_a_person_without_a_name_decides_nothing(
     ended = slipway("approve", "digits.x86", "2", "--reason", "yes")
     assert ended.code == 2
     assert "set MLFLOW_TRACKING_USERNAME" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("digits.x86", "latest"), ("models:/digits.x86/1", "1"), ("digits.x86@champion", "1")]
+)
+@pytest.mark.parametrize("word", ["approve", "reject"])
+def test_a_name_or_version_of_another_form_is_told_as_it_was_given(
+    word: str, name: str, version: str, slipway: Slipway, registry: FakeRegistry
+) -> None:
+    ended = slipway(word, name, version, "--reason", "why", "--json")
+
+    assert ended.code == 2
+    assert f"cannot {word} {name!r} version {version!r}: give the registered engine's name" in ended.object["error"]

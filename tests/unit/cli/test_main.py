@@ -72,6 +72,23 @@ def test_a_wrong_call_is_bad_input_told_on_stderr(arguments: tuple[str, ...], sl
 
 
 @pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("targets", "--jsno"), "No such option: --jsno"),
+        (("explain",), "Missing argument 'digest'."),
+        (("link", "digits", "--target", "x86", "--expires", "5y"), "'5y' is no duration"),
+    ],
+    ids=["option", "argument", "value"],
+)
+def test_a_program_too_is_told_of_a_wrong_call(arguments: tuple[str, ...], why: str, slipway: Slipway) -> None:
+    ended = slipway(*arguments, "--json")
+
+    assert ended.code == 2
+    assert why in ended.object["error"]
+    assert ended.object["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (BadInputError("wrong [key]; do this"), 2),

@@ -134,6 +134,13 @@ def test_a_link_lasts_seven_days_at_most(
     assert slipway("link", "digits", "--target=x86", f"--expires={expires}").code == code
 
 
+def test_too_long_a_time_is_told_before_anybody_is_asked(slipway: Slipway) -> None:
+    ended = slipway("link", "digits", "--target=x86", "--expires=200h")
+
+    assert ended.code == 2
+    assert "links for 720000 s cannot be made; a signature lasts at most seven days" in ended.stderr
+
+
 def test_unused_objects_are_counted_and_then_deleted(slipway: Slipway, s3: FakeS3, project: Path) -> None:
     folder = project / "objects" / "ab" / ("ab" * 32)
     folder.mkdir(parents=True)

@@ -70,5 +70,16 @@ def test_without_prefects_server_it_does_not_start(
     monkeypatch.setenv("SLIPWAY_WEBHOOK_SECRET", "a secret")
     ended = slipway("receiver")
     assert ended.code == 2
-    assert "PREFECT_API_URL is not set; set it to Prefect's server" in ended.stderr
+    assert "PREFECT_API_URL is not set; set it to http://HOST:PORT/api of Prefect's server" in ended.stderr
     assert not (project / ".slipway" / "deliveries.db").exists()
+
+
+def test_an_address_that_is_none_is_told_at_once(slipway: Slipway, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("SLIPWAY_WEBHOOK_SECRET", "a secret")
+    with temporary_settings({PREFECT_API_URL: "prefect:4200/api"}):
+        ended = slipway("receiver")
+
+    assert ended.code == 2
+    assert "PREFECT_API_URL is 'prefect:4200/api', which is no address of a server" in ended.stderr

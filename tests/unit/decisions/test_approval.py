@@ -153,10 +153,24 @@ def test_what_was_decided_on_waits_no_longer() -> None:
 def test_of_two_persons_each_must_be_known() -> None:
     claimed = Word(person="slipway (for ann, claimed)", reason="yes")
 
-    assert identified(claimed, Terms(persons=1)).verdict is Verdict.PASS
-    refused = identified(claimed, TWO)
+    assert identified(claimed, WAITING, Terms(persons=1)).verdict is Verdict.PASS
+    refused = identified(claimed, WAITING, TWO)
     assert refused.verdict is Verdict.FAIL
     assert refused.reasons[0].startswith(
         "2 persons must approve, and nobody has checked that slipway (for ann, claimed) is one; let each of them run"
     )
-    assert identified(claimed.model_copy(update={"authenticated": True}), TWO).verdict is Verdict.PASS
+    assert identified(claimed.model_copy(update={"authenticated": True}), WAITING, TWO).verdict is Verdict.PASS
+
+
+def test_whoever_made_it_challenger_is_none_of_two_persons() -> None:
+    """Many know the password of the account of releases: with it one person would be two."""
+    asked = WAITING.model_copy(update={"by": "slipway"})
+    word = Word(person="slipway", reason="yes", authenticated=True)
+
+    assert who(approval("ann"), approval("slipway", 2), wait=asked) == ("ann",)
+    assert who(approval("slipway"), wait=asked, held_to=Terms(persons=1)) == ("slipway",)
+    assert identified(word, asked, Terms(persons=1)).verdict is Verdict.PASS
+    assert identified(word, asked, TWO).reasons == (
+        "slipway made it challenger, and is none of the 2 persons who must approve; let others approve, each as "
+        "themselves",
+    )

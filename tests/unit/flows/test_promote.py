@@ -10,6 +10,7 @@ import pytest
 
 from flows import promote as flows
 from slipway.errors import BadInputError
+from slipway.steps.promote import Today
 from slipway.stores.objects import ObjectStore
 from slipway.wiring import Workshop
 from tasks.promote import decide
@@ -82,6 +83,16 @@ def test_a_deployment_asks_for_what_its_project_asks(registry: FakeRegistry, tmp
         state = flows.promote.fn(NAME, "2", "approve", "looks fine", person)
         assert state.name == "FAIL"
         assert "2 persons must approve, and nobody has checked that slipway" in str(state.message)
+    assert registry.champion(NAME) is None
+
+
+def test_whoever_starts_a_deployment_does_not_choose_what_the_word_is_held_against(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text(PARAMS.format(model="digits"))
+
+    with pytest.raises(BadInputError, match="leave out the parameter today"):
+        flows.promote.fn(NAME, "2", "approve", "looks fine", "ann", Today())
     assert registry.champion(NAME) is None
 
 

@@ -36,6 +36,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, ReleaseR
     monkeypatch.setattr(reconcile, "current_data_md5", lambda params, model: "aa11.dir")
     monkeypatch.setattr(reconcile, "release_runs", lambda uri, bearer: [])
     monkeypatch.setattr(reconcile, "requests", lambda name: [])
+    monkeypatch.setattr(reconcile, "crash_silent_runs", list)
     monkeypatch.setattr(reconcile, "ask_for_release", ask)
     monkeypatch.setattr(reconcile, "create_markdown_artifact", lambda text, **_: asked.update({"artifact": text}))
     return asked

@@ -10,10 +10,10 @@ from filelock import FileLock
 from prefect.client.schemas.objects import StateType
 from prefect.logging import disable_run_logger
 
+import flows.prefect_ui
 import flows.release
-import flows.shown
+from flows.prefect_ui import key_of, show_release, unharmed
 from flows.release import _alone, described, ended
-from flows.shown import key_of, show_release, unharmed
 from slipway.errors import BadInputError, InfrastructureError
 from slipway.records import Decision, Recorded, ReleaseResult, Verdict
 from tests.fakes.evidence import evidence
@@ -73,6 +73,7 @@ def test_the_file_names_the_model_unless_one_is_asked_for(root: Path) -> None:
         ("params.yaml", "models:/other/1", "params.yaml describes releases of tiny, and other was asked for"),
         ("../elsewhere.yaml", None, "is no file of the project"),
         ("/etc/passwd", None, "is no file of the project"),
+        ("data/laxer.yaml", None, "is no file of the project"),
         ("params/none.yaml", None, "none.yaml"),
         ("params.yaml", "tiny", "is malformed"),
     ],
@@ -115,7 +116,7 @@ def test_nothing_that_is_shown_can_fail_a_release(monkeypatch: pytest.MonkeyPatc
         raise InfrastructureError("the server is away")
 
     for name in ("create_table_artifact", "create_markdown_artifact", "pages", "link"):
-        monkeypatch.setattr(flows.shown, name, broken)
+        monkeypatch.setattr(flows.prefect_ui, name, broken)
     shop: Any = type("Shop", (), {"registry": None, "look": "mlflow ui"})
 
     with disable_run_logger():
@@ -127,10 +128,12 @@ def test_nothing_that_is_shown_can_fail_a_release(monkeypatch: pytest.MonkeyPatc
 def test_what_is_shown_names_every_candidate_and_links_to_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: dict[str, Any] = {}
     shop: Any = type("Shop", (), {"registry": None})
-    monkeypatch.setattr(flows.shown, "link", lambda *_: None)
-    monkeypatch.setattr(flows.shown, "pages", lambda *_: {"its candidates compared": "http://mlflow/#/compare-runs"})
+    monkeypatch.setattr(flows.prefect_ui, "link", lambda *_: None)
+    monkeypatch.setattr(
+        flows.prefect_ui, "pages", lambda *_: {"its candidates compared": "http://mlflow/#/compare-runs"}
+    )
     for name in ("create_table_artifact", "create_markdown_artifact"):
-        monkeypatch.setattr(flows.shown, name, lambda data, key, description: shown.update({key: data}))
+        monkeypatch.setattr(flows.prefect_ui, name, lambda data, key, description: shown.update({key: data}))
 
     show_release(result(Verdict.PASS, promotion=Decision(verdict=Verdict.PASS, reasons=("champion now",))), shop)
 

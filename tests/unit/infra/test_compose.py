@@ -20,6 +20,8 @@ from packaging.utils import canonicalize_name
 
 from infra.stack import Stack, redis_server
 from infra.stack.postgres import DATABASES
+from infra.stack.seaweedfs import SIGNED
+from infra.stack.workers import PATIENT
 from slipway import SILENT
 from slipway.cli.main import app
 
@@ -340,6 +342,11 @@ def test_people_workers_and_flows_are_told_what_the_stack_tells_them(stack: Stac
     assert told.items() >= SILENT.items()
 
 
+def test_workers_outlast_what_the_stacks_outlast() -> None:
+    for name in ("worker", "worker-gpu"):
+        assert PATIENT.items() <= SERVICES[name]["environment"].items(), name
+
+
 @pytest.mark.parametrize("name", ["mlflow", "prefect-api", "prefect-services", "worker", "receiver"])
 def test_each_server_is_told_what_the_same_one_of_the_stack_is_told(name: str, stack: Stack) -> None:
     own = {
@@ -374,7 +381,7 @@ def test_each_database_has_the_owner_that_it_has_in_the_stack() -> None:
 
 def test_s3_knows_the_identities_of_the_stack(stack: Stack, tmp_path: Path) -> None:
     """The script is run; what would be SeaweedFS shows the file that it is given."""
-    (tmp_path / "weed").write_text("#!/bin/sh\ncat " + str(tmp_path / "s3.json") + "\n")
+    (tmp_path / "weed").write_text(f"#!/bin/sh\ncat {tmp_path}/s3.json\nenv >{tmp_path}/environment\n")
     (tmp_path / "weed").chmod(0o755)
     keys = {"SLIPWAY_KEY_ID": "a", "SLIPWAY_KEY": "b", "MLFLOW_KEY_ID": "c", "MLFLOW_KEY": "d"}
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": str(tmp_path)} | keys
@@ -389,6 +396,9 @@ def test_s3_knows_the_identities_of_the_stack(stack: Stack, tmp_path: Path) -> N
     assert here["mlflow"]["credentials"] == [{"accessKey": "c", "secretKey": "d"}]
     assert SERVICES["seaweedfs"]["environment"].keys() == keys.keys()
     assert stat.S_IMODE((tmp_path / "s3.json").stat().st_mode) == 0o600
+    told = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines())
+    assert all(re.fullmatch("[0-9a-f]{64}", told[name]) for name in SIGNED)
+    assert not told.keys() & keys.keys()
 
 
 def test_redis_reads_its_password_and_keeps_every_write(tmp_path: Path) -> None:

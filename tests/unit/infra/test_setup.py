@@ -120,7 +120,7 @@ def test_what_is_not_configured_is_skipped_with_its_variable(tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "skipped        Prefect: PREFECT_API_URL is not set: work pools, deployments, automations",
-        "skipped        MLflow: MLFLOW_TRACKING_URI names no server: users, registered models, permissions, webhook",
+        "skipped        MLflow: MLFLOW_TRACKING_URI is not set: users, registered models, permissions, webhook",
         "skipped        S3: AWS_ENDPOINT_URL and SLIPWAY_BUCKET not set: bucket",
     ]
 
@@ -131,3 +131,12 @@ def test_a_directory_without_parameters_is_told_in_one_line(tmp_path: Path) -> N
     error = f"{tmp_path} holds no params.yaml and no params/*.yaml; work in the project's directory"
     assert json.loads(done.stdout) == {"error": error, "exit_code": 2}
     assert done.stderr == f"slipway: {error}\n"
+
+
+def test_a_wrong_option_is_told_to_a_program_too(tmp_path: Path) -> None:
+    done = run(tmp_path, "--json", "--aprover", "ann")
+
+    assert done.returncode == BadInputError.exit_code
+    told = json.loads(done.stdout)
+    assert told["exit_code"] == BadInputError.exit_code
+    assert "No such option: --aprover" in told["error"]

@@ -11,13 +11,14 @@ import pytest
 import yaml
 from prefect import Flow
 from prefect.events.actions import RunDeployment
+from prefect.events.schemas.automations import EventTrigger
 
 from infra.provision.automations import RELEASE_PARAMETERS, automations
 from infra.provision.declared import Deployment, load, read_declared
 from infra.provision.deployments import POOLED
 from infra.provision.pools import COMMON
 from slipway.errors import BadInputError
-from slipway.records import ReleaseRequest
+from slipway.records import ReleaseRequest, Verdict
 
 REPOSITORY = Path(__file__).parents[3]
 DECLARED = read_declared(REPOSITORY).deployments
@@ -90,6 +91,14 @@ def test_an_automation_gives_its_flow_what_it_takes() -> None:
     assert ran == {"release-version/release", "rollout/rollout", "reconcile/reconcile"}
 
 
+def test_a_run_is_not_dead_that_ended_under_the_name_of_a_verdict() -> None:
+    """Prefect names the event of an end after the state's name, and flows name it after the verdict."""
+    trigger = automations(lambda _: uuid4(), ["audit"])["slipway: a run whose worker died is crashed"]().trigger
+    assert isinstance(trigger, EventTrigger)
+    ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", *Verdict)}
+    assert ends < set(trigger.expect)
+
+
 def test_a_request_tells_all_that_a_release_is_given() -> None:
     assert set(RELEASE_PARAMETERS) == set(ReleaseRequest.model_fields)
 
@@ -118,6 +127,7 @@ def test_a_wrong_entrypoint_is_told(entrypoint: str, parameters: dict[str, str],
     ("text", "told"),
     [
         (None, "holds no prefect.yaml"),
+        (b"\xff\xfe", "is no YAML: 'utf-8' codec can't decode"),
         ("[]", "names no deployments"),
         ("a: [", "is no YAML"),
         ("deployments: [{name: a}]", "deployments.0.entrypoint: Field required"),
@@ -125,8 +135,15 @@ def test_a_wrong_entrypoint_is_told(entrypoint: str, parameters: dict[str, str],
         ("{deployments: [], pull: [{prefect.deployments.steps.git_clone: {}}]}", "pull"),
     ],
 )
-def test_a_file_that_is_wrong_is_told(tmp_path: Path, text: str | None, told: str) -> None:
+def test_a_file_that_is_wrong_is_told(tmp_path: Path, text: str | bytes | None, told: str) -> None:
     if text is not None:
-        (tmp_path / "prefect.yaml").write_text(text, encoding="utf-8")
+        (tmp_path / "prefect.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(BadInputError, match=told):
+        read_declared(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "prefect.yaml").mkdir()
+
+    with pytest.raises(BadInputError, match=r"cannot read .*prefect\.yaml: Is a directory"):
         read_declared(tmp_path)

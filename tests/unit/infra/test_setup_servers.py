@@ -157,6 +157,19 @@ def test_a_refusal_is_told_in_our_words(status: int, content: Any, error: type[E
         Answers({"a": (status, content)}).post("a", {})
 
 
+def test_a_password_in_an_address_is_neither_shown_nor_sent_for_nobody() -> None:
+    """With it, a server that asks who one is would look like one that asks nobody."""
+    api = MlflowApi("http://ann:hidden@127.0.0.1:9/", None)
+    with pytest.raises(InfrastructureError, match=r"^MLflow at http://127\.0\.0\.1:9 did not answer") as raised:
+        api.guarded()
+    assert "hidden" not in str(raised.value)
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    with pytest.raises(BadInputError, match="http://a:b is no address of a server: Invalid port: 'b'; set MLFLOW_"):
+        MlflowApi("http://a:b", None)
+
+
 def test_a_webhook_is_known_by_what_it_does_and_by_the_mark_of_its_secret() -> None:
     wanted = declared("http://receiver/mlflow", "secret")
     found = wanted | {"webhook_id": "1", "status": "DISABLED", "events": wanted["events"][::-1]}
@@ -199,6 +212,34 @@ def test_a_bucket_is_made_in_its_region(region: str, asked: dict[str, Any]) -> N
         stub.assert_no_pending_responses()
 
 
+def test_a_name_that_no_bucket_can_have_is_told_before_the_server_is_asked() -> None:
+    with pytest.raises(BadInputError, match="'s3://UP_CASE' is no place in S3"):
+        list(buckets.bucket_things({"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "SLIPWAY_BUCKET": "UP_CASE"}))
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error", "told"),
+    [
+        ("SignatureDoesNotMatch", 403, BadInputError, "the key is not accepted"),
+        ("AccessDenied", 403, RejectedError, "ask for the right to read, write and list there"),
+        ("InternalError", 500, InfrastructureError, "check the server's log"),
+    ],
+)
+def test_a_bucket_out_of_reach_is_told_with_its_reason(
+    code: str, status: int, error: type[Exception], told: str
+) -> None:
+    """S3 tells a reason only where its answer has a body, which that to `HEAD` has not."""
+    import boto3
+    from botocore.stub import Stubber
+
+    client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    with Stubber(client) as stub:
+        stub.add_client_error("head_bucket", str(status), http_status_code=status)
+        stub.add_client_error("list_objects_v2", code, http_status_code=status)
+        with pytest.raises(error, match=f"bucket b.*{told}"):
+            buckets.ensure_bucket(client, "b")
+
+
 @pytest.mark.parametrize(
     ("status", "error", "told"),
     [
@@ -217,4 +258,3 @@ def test_prefects_refusals_are_told_in_our_words(status: int, error: type[Except
 
 def test_what_is_no_error_of_a_server_stays_what_it_is() -> None:
     assert prefect_side.in_our_words(KeyError("a")) is None
-    assert buckets.in_our_words(KeyError("a")) is None

@@ -11,6 +11,7 @@ from infra.stack import SERVICES, Stack, postgres, redis_server
 from infra.stack.environment import as_exports, for_people
 from infra.stack.keys import MADE, kept_keys
 from infra.stack.layout import PORTS, Layout
+from infra.stack.services import Service
 from infra.stack.settings import Settings
 from infra.stack.stack import closure, waves
 from slipway.errors import BadInputError
@@ -88,7 +89,7 @@ def test_a_chosen_port_is_kept_for_the_next_command(tmp_path: Path) -> None:
 def test_a_damaged_file_of_ports_is_told(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make()
-    for text in ("{", "[]"):
+    for text in ("{", "[]", '{"mlflow": "x"}', '{"mlflow": null}'):
         (layout.folder / "ports.json").write_text(text)
         with pytest.raises(BadInputError, match=r"ports\.json.*; put it right, or remove it"):
             layout.ports(None)
@@ -199,6 +200,20 @@ def test_the_environment_leads_to_the_services_wanted_and_no_others(tmp_path: Pa
 
 def test_what_is_sourced_is_quoted_for_the_shell() -> None:
     assert as_exports({"A": "plain", "B": "two 'words'"}) == "export A=plain\nexport B='two '\"'\"'words'\"'\"''\n"
+
+
+def test_to_start_one_more_does_not_hide_those_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Service, "running", property(lambda service: service.name == "prefect-api"))
+    monkeypatch.setattr(Service, "start", lambda _: None)
+    stack = Stack(tmp_path, only=["seaweedfs"])
+    stack.up()
+
+    told = stack.environment_file.read_text(encoding="utf-8")
+    assert [name in told for name in ("AWS_ENDPOINT_URL", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

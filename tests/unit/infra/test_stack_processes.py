@@ -108,6 +108,29 @@ def test_a_pid_that_is_another_s_by_now_is_left_alone(room: Room) -> None:
         stranger.kill()
 
 
+def test_it_is_found_after_the_clock_was_set(room: Room) -> None:
+    """By its file alone, as PostgreSQL, which writes over its environment."""
+    made = room.launch("env", "--ignore-environment", "sleep", "60")
+    kept = json.loads(room.file.read_text())
+    room.file.write_text(json.dumps(kept | {"created": kept["created"] - 3600}))
+    other = room.other()
+    assert other.made is not None
+
+    other.end(signal.SIGTERM, to_all=True, within_seconds=WAIT_SECONDS)
+
+    assert room.daemon.exit_code == -signal.SIGTERM, made
+    assert not room.file.exists()
+
+
+def test_a_pid_of_before_the_system_s_start_is_another_s(room: Room) -> None:
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        created = psutil.Process(stranger.pid).create_time()
+        kept = {"pid": stranger.pid, "created": created, "started": "another-start 4711"}
+        room.file.write_text(json.dumps(kept))
+        assert room.daemon.made is None
+        stranger.kill()
+
+
 def test_it_has_no_terminal_and_a_session_of_its_own(room: Room) -> None:
     made = room.launch("sleep", "60")
     assert os.getsid(made.pid) == made.pid
@@ -117,3 +140,12 @@ def test_it_has_no_terminal_and_a_session_of_its_own(room: Room) -> None:
 def test_a_program_that_is_missing_is_told(room: Room) -> None:
     with pytest.raises(BadInputError, match="cannot run no-such-program: No such file or directory; install it"):
         room.launch("no-such-program")
+
+
+@pytest.mark.parametrize("kept", ['{"pid": "x", "created": 1.0}', '{"pid": 1, "created": null}'])
+def test_a_file_that_names_no_process_is_told(room: Room, kept: str) -> None:
+    room.file.write_text(kept, encoding="utf-8")
+
+    with pytest.raises(BadInputError, match=r"pid\.json names no process: .*; put it right, or remove it"):
+        _ = room.daemon.made
+    room.file.unlink()

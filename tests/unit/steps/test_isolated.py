@@ -140,3 +140,33 @@ def test_a_step_ends_when_the_process_that_waits_for_it_is_killed(tmp_path: Path
         waiting.kill()
 
     step.wait(timeout=10)
+
+
+PROGRAM = """
+import heavy
+from slipway.steps.isolated import isolated
+from tests.unit.steps import misbehaving
+
+if __name__ == "__main__":
+    for second in "bcd":
+        assert isolated(misbehaving.joined)("a", second=second)[0] == f"a-{second}"
+"""
+
+
+def test_what_a_program_imports_is_imported_once_for_all_its_steps(tmp_path: Path) -> None:
+    """Prefect starts a flow run by its module's name, and imports for more than a second."""
+    imported = tmp_path / "imported"
+    (tmp_path / "heavy.py").write_text(f"open({str(imported)!r}, 'a').write('once ')")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[3])))
+    done = subprocess.run(
+        [sys.executable, "-m", "program"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+
+    assert done.stderr == ""
+    assert imported.read_text() == "once once ", "here, and in the server that forks the processes of steps"

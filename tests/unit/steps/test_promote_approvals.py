@@ -62,6 +62,29 @@ def test_the_second_person_promotes(registry: FakeRegistry) -> None:
     assert kept == {"ann": "ann says so", "carl": "carl says so"}
 
 
+def test_an_approver_s_clock_may_be_behind_that_of_the_release(registry: FakeRegistry) -> None:
+    age(registry, "slipway.challenger_since", -1)
+    assert approve(registry, NAME, "2", ANN, LENIENT).verdict is Verdict.INCONCLUSIVE
+    assert approve(registry, NAME, "2", CARL, LENIENT).verdict is Verdict.PASS
+
+
+def test_one_person_with_the_account_of_releases_is_not_two(tmp_path: Path) -> None:
+    """Its password is in the environment that everybody of the team sources."""
+    registry = FakeRegistry()
+    register_engine(registry, tmp_path, NAME, b"first")
+    registry.authenticated = "slipway"
+    await_approval(registry, NAME, "1", DATA_MD5, TWO)
+
+    assert approve(registry, NAME, "1", ANN, LENIENT).verdict is Verdict.INCONCLUSIVE
+    account = Word(person="slipway", reason="me again", authenticated=True)
+    for said in (approve, consent):
+        refused = said(registry, NAME, "1", account, LENIENT)
+        assert refused.verdict is Verdict.FAIL
+        assert "slipway made it challenger" in refused.reasons[0]
+    assert registry.champion(NAME) is None
+    assert approve(registry, NAME, "1", CARL, LENIENT).verdict is Verdict.PASS
+
+
 def test_a_checkout_that_asks_for_more_gets_more(registry: FakeRegistry) -> None:
     three = Today(approval=TWO.model_copy(update={"persons": 3}))
     assert approve(registry, NAME, "2", ANN, three).verdict is Verdict.INCONCLUSIVE

@@ -91,6 +91,29 @@ def test_an_alias_that_moves_meanwhile_saves_its_bundle(site: Site) -> None:
     assert site.published() == {first, second, third}
 
 
+def test_a_publication_that_is_completed_meanwhile_stays_whole(site: Site) -> None:
+    """What was cut short a day ago may be gone on with between the plan and the deletion."""
+    digest = site.publish("one", ago=timedelta(hours=25))
+    objects = site.s3.buckets["bucket"]
+    manifest = f"engines/digits/x86/{digest}/manifest.json"
+    completed = objects.pop(manifest)
+    plan = site.plan()
+    assert [one.digest for one in plan.retention.gone] == [digest]
+    objects[manifest] = completed
+    before = dict(objects)
+
+    assert carry_out(plan, site.store, site.versions, keep=1) == []
+    assert objects == before
+
+
+def test_what_any_alias_names_stays(site: Site) -> None:
+    first, second, third = (site.publish(content) for content in ("one", "two", "three"))
+    site.registry.models["digits.x86"].aliases["edge"] = "1"
+
+    assert site.plan(keep=0).retention.gone == ()
+    assert site.published() == {first, second, third}
+
+
 def test_an_upload_is_dropped_once_nobody_went_on_with_it_for_a_day(site: Site) -> None:
     digest = site.publish("one")
     key = f"engines/digits/x86/{digest}/engine/engine.onnx"

@@ -171,8 +171,36 @@ def test_a_body_that_says_nothing_is_told_as_nothing(body: bytes) -> None:
 def test_fields_are_told_however_they_are_spelt() -> None:
     assert told("", b'{"newName": "b", "isAdmin": true}') == {"new_name": "b", "is_admin": True}
     assert told("name=a&alias=x", b"") == {"name": "a", "alias": "x"}
-    assert told("name=a", b'{"name": "b"}') == {"name": "b"}
+    assert told("name=b", b'{"name": "b"}') == {"name": "b"}
     assert told("", json.dumps(json.dumps({"name": "a"})).encode()) == {"name": "a"}
+
+
+def test_a_decoy_is_not_told_in_place_of_what_mlflow_takes() -> None:
+    """MLflow drops a spelling that is none of its own, and of a request's query and body takes one."""
+    decoys = {"Name": "playground", "Alias": "test", "Version": "9", "Key": "note", "Value": "hello"}
+    assert told("", json.dumps(BODY | decoys).encode()) == BODY
+    assert told("username=victim", b'{"username": "decoy"}') == {
+        "username": "decoy",
+        "query": {"username": "victim"},
+    }
+    assert told("username=victim&username=decoy", b"") == {"username": '["victim", "decoy"]'}
+
+
+def test_a_form_is_read_as_one_though_it_be_json_too(log: AuditLog) -> None:
+    both = b'{"a": "&username=victim&password=hidden&x=", "username": "decoy"}'
+    ask(Audited(App(), log), "/api/2.0/mlflow/users/create-ui", body=both, CONTENT_TYPE=mlflow_audit.FORM)
+    assert lines(log)[0]["what"] == {"username": "victim"}
+
+
+def test_a_tag_that_a_version_is_made_with_cannot_be_hidden_behind_others(log: AuditLog) -> None:
+    forged = {"key": "slipway.approval.carl", "value": "x" * 600, "more": "hidden"}
+    tags = [{"key": f"pad-{n}", "value": "x" * 100} for n in range(20)]
+    for made_with in ([*tags, forged], tags * 20):
+        ask(Audited(App(), log), "/api/2.0/mlflow/model-versions/create", body={"name": "m", "tags": made_with})
+
+    first, second = (line["what"]["tags"] for line in lines(log))
+    assert first[-1] == {"key": "slipway.approval.carl", "value": "x" * 500 + "... (600 characters)"}
+    assert (len(second), second[-1]) == (201, "... (400 tags)")
 
 
 def test_a_long_value_is_cut_and_a_line_stays_one_line(log: AuditLog) -> None:

@@ -20,7 +20,7 @@ from slipway.errors import BadInputError, InfrastructureError, TamperedError
 from slipway.records import Decision, Evidence, Layer, Parity, Profile, Scenario, Verdict
 from slipway.stores.mlflow_connection import Connection, at_border, embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
-from slipway.stores.mlflow_releases import KIND_TAG, MODEL_TAG, OWNER_TAG, _metrics
+from slipway.stores.mlflow_releases import KIND_TAG, MODEL_TAG, OWNER_TAG, _metrics, _owner
 from slipway.stores.objects import digest_of
 from slipway.stores.registry import EVIDENCE_TAG, RecordedRelease, evidence_sha256, sha256_of
 from tests.contract.stores.conftest import PYFUNC_CODE
@@ -225,10 +225,11 @@ def test_an_error_leaves_no_run_open(
     [
         (f"{os.uname().nodename} 4194305 1.00", 0, "KILLED"),  # above any process id
         (f"{os.uname().nodename} {os.getpid()} 1.00", 0, "KILLED"),  # the id was given to another process since
+        (_owner(), 0, "KILLED"),  # this process, whose own try could not be ended
         ("elsewhere 1 1.00", 0, "RUNNING"),
         ("elsewhere 1 1.00", 7200, "KILLED"),
     ],
-    ids=["dead", "replaced", "elsewhere", "elsewhere-long-ago"],
+    ids=["dead", "replaced", "itself", "elsewhere", "elsewhere-long-ago"],
 )
 def test_runs_of_killed_processes_are_ended(
     registry: MlflowRegistry, client: MlflowClient, tmp_path: Path, owner: str, age_seconds: int, status: str

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from slipway.errors import BadInputError, TamperedError
+from slipway.errors import BadInputError, InfrastructureError, TamperedError, UnsupportedError
 from slipway.records import Artifact
 from slipway.stores.objects import MissingObjectError, ObjectStore, digest_of
 
@@ -163,3 +165,34 @@ def test_leftovers_of_killed_processes_go_after_a_day(store: ObjectStore) -> Non
     with store.new_dir():
         assert not old.exists()
         assert recent.exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(
+    store: ObjectStore, file: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object, copy: Path) -> None:
+        Path(copy).write_bytes(b"eng")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copy))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copytree", full)
+    for one in (file, directory):
+        with pytest.raises(InfrastructureError, match=f"^No space left on device in {store.root} .*; make room"):
+            store.put(one)
+
+    assert [path for path in store.root.rglob("*") if path.is_file()] == []
+
+
+def test_whatever_a_runtime_says_on_a_full_disk_it_is_the_disk(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (RuntimeError("file write failed"), UnsupportedError("cannot export")):
+        with pytest.raises(type(error), match=str(error)), store.new_dir():
+            raise error
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    for error in (RuntimeError("file write failed"), UnsupportedError("cannot export")):
+        with (
+            pytest.raises(InfrastructureError, match=rf"^No space left on device in .* \(.*{error}\)"),
+            store.new_dir(),
+        ):
+            raise error

@@ -12,6 +12,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Sched
 
 from slipway.decisions.reconciliation import RunState
 from slipway.errors import InfrastructureError
+from tasks import prefect_api
 from tasks import release_runs as module
 from tasks.release_runs import DATA_LABEL, release_runs, requests
 
@@ -41,7 +42,7 @@ def run(model: str | None, state: Any, **more: Any) -> FlowRun:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, prefect: Prefect) -> None:
-    monkeypatch.setattr(module, "get_client", lambda **_: prefect)
+    monkeypatch.setattr(prefect_api, "get_client", lambda **_: prefect)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,6 @@ def test_a_server_that_is_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(**_: Any) -> Any:
         raise httpx.ConnectError("refused")
 
-    monkeypatch.setattr(module, "get_client", away)
+    monkeypatch.setattr(prefect_api, "get_client", away)
     with pytest.raises(InfrastructureError, match="Prefect does not tell its runs: ConnectError: refused"):
         requests("tiny")

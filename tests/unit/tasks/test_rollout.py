@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prefect import State
 from prefect.logging import disable_run_logger
 
 import flows.rollout
+from slipway.canary import NothingToCompareError
 from slipway.config import Params
 from slipway.errors import BadInputError
 from slipway.records import Phase, Rollout
@@ -36,8 +39,26 @@ def test_the_flow_runs_the_same_controller_and_gives_back_how_it_ended(
     with disable_run_logger():
         ended = flows.rollout.rollout.fn("digits", "x86", "2", PARAMS)
 
+    assert isinstance(ended, Rollout)
     assert ended.phase is Phase.PROMOTED
     assert asked == [(tmp_path, PARAMS, "digits.x86", "2")]
+
+
+def test_a_challenger_that_has_nobody_to_be_compared_with_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_canary(*_: Any) -> Rollout:
+        raise NothingToCompareError("digits.x86 has no champion to compare with")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flows.rollout, "run_canary", run_canary)
+
+    with disable_run_logger():
+        ended = flows.rollout.rollout.fn("digits", "x86", "1", PARAMS)
+
+    assert isinstance(ended, State)
+    assert (ended.is_completed(), ended.name) == (True, "SKIPPED")
+    assert ended.message == "digits.x86 has no champion to compare with"
 
 
 def test_a_worker_takes_the_parameters_that_describe_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +79,11 @@ def test_a_worker_takes_the_parameters_that_describe_the_model(tmp_path: Path, m
             flows.rollout.rollout.fn("tiny", "x86", params=Path("params.yaml"))
 
     assert given == ["models:/tiny/1", "models:/digits/1"]
+
+
+def test_whoever_starts_a_deployment_does_not_write_its_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows.rollout, "runtime", SimpleNamespace(deployment=SimpleNamespace(id="d1")))
+    monkeypatch.setattr(flows.rollout, "run_canary", lambda *_: pytest.fail("it was started"))
+
+    with disable_run_logger(), pytest.raises(BadInputError, match="name a file of the worker's project"):
+        flows.rollout.rollout.fn("digits", "x86", "2", PARAMS)

@@ -19,6 +19,7 @@ class Prefect:
 
     def __init__(self, renewal: int = 204, *, free: bool = True, limits: bool = True) -> None:
         self.renewal, self.free, self.limits = renewal, free, limits
+        self.keeps_leases = True
         self.lease = uuid4()
         self.asked: list[str] = []
 
@@ -38,6 +39,8 @@ class Prefect:
         return httpx.Response(200, json={"lease_id": str(self.lease), "limits": limits})
 
     def renew_concurrency_lease(self, lease_id: UUID, seconds: float) -> None:
+        if lease_id not in (UUID(int=1), self.lease):  # one that there never was
+            raise refusal(410 if self.keeps_leases else 500)
         self.asked.append(f"renew {lease_id}")
         if self.renewal != 204:
             raise refusal(self.renewal)
@@ -137,6 +140,21 @@ def test_a_limit_that_was_deleted_lets_nobody_in(monkeypatch: pytest.MonkeyPatch
     _acquired(prefect, "release:tiny", lambda _: None)  # type: ignore[arg-type]
 
     assert prefect.asked == ["increment"] * 4
+
+
+def test_no_slot_is_asked_for_while_no_lease_could_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server would count it first, and then find that Redis is down."""
+    prefect, slept = Prefect(), list[float]()
+    prefect.keeps_leases = False
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert prefect.asked == []
+        prefect.keeps_leases = len(slept) == 3
+
+    monkeypatch.setattr(slots.time, "sleep", sleep)
+    assert _acquired(prefect, "release:tiny", lambda _: None) == prefect.lease  # type: ignore[arg-type]
+    assert prefect.asked == ["increment"]
 
 
 def test_a_server_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

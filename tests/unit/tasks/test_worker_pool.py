@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Pending, Runni
 
 from slipway.errors import InfrastructureError
 from slipway.records import Decision, Verdict
-from tasks import worker_pool
+from tasks import prefect_api, worker_pool
 from tasks.worker_pool import Answer, Order, Patience, build_on_worker, unreachable
 from tests.unit.steps.records import PARAMS, context
 
@@ -98,7 +98,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
             client.dispatched.append(order)
             return uuid4()
 
-        monkeypatch.setattr(worker_pool, "get_client", connected)
+        monkeypatch.setattr(prefect_api, "get_client", connected)
         monkeypatch.setattr(worker_pool, "_dispatch", dispatch)
         return client
 
@@ -237,7 +237,7 @@ def test_a_pool_whose_prefect_is_down_is_out_of_reach(error: Exception, monkeypa
     def refuse(**_: object) -> Any:
         raise error
 
-    monkeypatch.setattr(worker_pool, "get_client", refuse)
+    monkeypatch.setattr(prefect_api, "get_client", refuse)
 
     assert unreachable("board") == (
         f"work pool 'board' is out of reach: Prefect did not answer: {type(error).__name__}: {error}; check that its "
