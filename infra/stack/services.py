@@ -18,6 +18,7 @@ from slipway.errors import BadInputError, InfrastructureError
 
 STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.1
+RELEASE_SECONDS = 5.0
 TAIL_LINES = 15
 LOG_BYTES = 10_000_000
 
@@ -103,8 +104,9 @@ class Service:
         """
         self._given_up.clear()
         if not self.running:
+            left = self.processes()
             self._daemon.end(signal.SIGKILL, to_all=True, within_seconds=0)  # what a killed one left behind
-            self._check_ports()
+            self._check_ports(RELEASE_SECONDS if left else 0)
             self._launch()
         self._await()
         self.recipe.furnish()
@@ -143,9 +145,12 @@ class Service:
             Program(recipe.command(), directory, recipe.environment, self.log_file, recipe.user, recipe.held)
         )
 
-    def _check_ports(self) -> None:
+    def _check_ports(self, within_seconds: float) -> None:
+        deadline = time.monotonic() + within_seconds  # the last thread of a killed process holds its port a moment on
         for name, port in self.recipe.ports.items():
-            if not is_free(port):
+            while not (free := is_free(port)) and time.monotonic() < deadline:
+                time.sleep(LOOK_SECONDS)
+            if not free:
                 raise BadInputError(
                     f"port {port}, where {name} would listen, is taken by {listener(port)}; end that, or choose "
                     f"another port, which is then kept: python -m infra.stack up --port {name}=NUMBER"

@@ -380,7 +380,7 @@ def _make_whole(file: Path) -> None:
 @contextlib.contextmanager
 def _sent_once() -> Iterator[None]:
     """Let MLflow's client send no request of the block again: a server that was killed may have done what was asked."""
-    patience = os.environ[RETRIES_VARIABLE]
+    patience = os.environ.get(RETRIES_VARIABLE, RETRIES)
     os.environ[RETRIES_VARIABLE] = "0"
     try:
         yield
