@@ -45,7 +45,12 @@ _CONSENT.write_text("0", encoding="utf-8")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In CI a test may be skipped only for a reason that matches one of these.
-EXPECTED_SKIPS = (r"no NVIDIA GPU", r"no Chromium", r"the description cannot be had")
+EXPECTED_SKIPS = (
+    r"no NVIDIA GPU",
+    r"no Chromium",
+    r"the description cannot be had",
+    r"no file system can be mounted here",  # a container may forbid it
+)
 
 
 def pytest_unconfigure() -> None:
