@@ -22,6 +22,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from slipway.errors import InfrastructureError
+from tasks.prefect_api import no_answer
 
 # Prefect's API takes 60 and more, and ends that of a killed holder within 15 s more. A server on a host with seven
 # processes for each core was seen not to answer for longer than a minute.
@@ -79,10 +80,7 @@ def _acquired(client: SyncPrefectClient, name: str, waits: Callable[[str], None]
             heard = time.monotonic()
         except (httpx.HTTPError, RuntimeError) as error:  # the latter if the very first call fails
             if time.monotonic() - heard > OUTAGE_SECONDS:
-                raise InfrastructureError(
-                    f"Prefect did not give the slot {name!r}: {type(error).__name__}: {error}; check that its server "
-                    "is up and PREFECT_API_URL is right"
-                ) from error
+                raise no_answer(f"did not give the slot {name!r}", error) from error
         if (waited := time.monotonic() - start) > WAIT_SECONDS:
             raise InfrastructureError(f"the slot {name!r} was not free within {WAIT_SECONDS:.0f} s; {_way_out(name)}")
         message = f"the slot {name!r} is taken" + (f"; {_way_out(name)}" if waited > STUCK_SECONDS else "")

@@ -126,19 +126,22 @@ class Project:
 class MlflowServer:
     """A real MLflow server on a free port of this host; a context manager."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, *options: str, workers: int = 1, log: str = "server.txt", **environment: str
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{port}"
-        self._log = root / "server.txt"
+        self._log = root / log
         store, artifacts = f"sqlite:///{root}/server.db", f"--artifacts-destination={root}/artifacts"
-        command = ["mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1", artifacts]
-        with self._log.open("wb") as log:
+        command = ["mlflow", "server", "--host=127.0.0.1", f"--port={port}", f"--workers={workers}", artifacts]
+        with self._log.open("wb") as stream:
             self._process = psutil.Popen(
-                [sys.executable, "-m", *command, f"--backend-store-uri={store}"],
+                [sys.executable, "-m", *command, f"--backend-store-uri={store}", *options],
                 cwd=root,
-                stdout=log,
-                stderr=log,
+                env={**os.environ, **environment},
+                stdout=stream,
+                stderr=stream,
                 start_new_session=True,
             )
 

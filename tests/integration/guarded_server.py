@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.tracking import verify
@@ -34,10 +31,7 @@ class GuardedServer(MlflowServer):
     """An MLflow server that asks everybody who they are, and logs what they change."""
 
     def __init__(self, root: Path, workers: int = 1) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{port}"
-        self._log, self.audit = root / "server.txt", root / "audit" / "changes.jsonl"
+        self.audit = root / "audit" / "changes.jsonl"
         self.audit.parent.mkdir()
         config = root / "users.ini"
         config.write_text(CONFIG.format(root=root), encoding="utf-8")
@@ -47,24 +41,7 @@ class GuardedServer(MlflowServer):
             "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS["admin"],
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "known to this server alone",
         }
-        command = [
-            "mlflow",
-            "server",
-            "--app-name=slipway-auth",
-            "--host=127.0.0.1",
-            f"--port={port}",
-            f"--workers={workers}",
-        ]
-        places = [f"--artifacts-destination={root}/artifacts", f"--backend-store-uri=sqlite:///{root}/server.db"]
-        with self._log.open("wb") as log:
-            self._process = psutil.Popen(
-                [sys.executable, "-m", *command, *places],
-                cwd=root,
-                env={**psutil.Process().environ(), **environment},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        super().__init__(root, "--app-name=slipway-auth", workers=workers, **environment)
 
     @property
     def log(self) -> str:

@@ -61,10 +61,6 @@ class StrictMlflow(MlflowServer):
     """An MLflow server where nobody may do anything unless it was granted, and which may call this host."""
 
     def __init__(self, root: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{port}"
-        self._log = root / "mlflow.txt"
         config = root / "users.ini"
         config.write_text(CONFIG.format(root=root, password=PASSWORDS["admin"]), encoding="utf-8")
         environment = {
@@ -74,17 +70,7 @@ class StrictMlflow(MlflowServer):
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": Fernet.generate_key().decode(),
         }
-        command = ["mlflow", "server", "--app-name=basic-auth", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
-        places = [f"--artifacts-destination={root}/artifacts", f"--backend-store-uri=sqlite:///{root}/server.db"]
-        with self._log.open("wb") as log:
-            self._process = psutil.Popen(
-                [sys.executable, "-m", *command, *places],
-                cwd=root,
-                env={**psutil.Process().environ(), **environment},
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        super().__init__(root, "--app-name=basic-auth", log="mlflow.txt", **environment)
 
 
 class Team:
