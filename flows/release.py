@@ -146,7 +146,7 @@ def _alone(lock: FileLock, name: str, waits: bool) -> Iterator[None]:
 
 
 def _wait(name: str, why: str) -> None:
-    tell(Event("release", "start", "waiting", f"for another release of {name}: {why}"))
+    tell(Event("release", "start", "waiting", f"for its turn among the releases of {name}: {why}"))
 
 
 def _release(params: Params, shop: Workshop, version: ModelVersionRef, budget: Budget | None) -> ReleaseResult:

@@ -19,7 +19,8 @@ from slipway.errors import BadInputError, InfrastructureError, UnsupportedError
 from slipway.measure import hardware
 from slipway.measure.metrics import metric
 from slipway.records import CandidateSpec, Form, Hardware
-from slipway.stores.mlflow_connection import embedded, without_password
+from slipway.stores.mlflow_border import without_password
+from slipway.stores.mlflow_connection import embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.objects import ObjectStore
 from slipway.stores.registry import parse_model_uri

@@ -22,7 +22,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from slipway.errors import InfrastructureError
-from tasks.prefect_api import no_answer
+from tasks.prefect_api import in_one_line, no_answer
 
 # Prefect's API takes 60 and more, and ends that of a killed holder within 15 s more. A server on a host with seven
 # processes for each core was seen not to answer for longer than a minute.
@@ -38,7 +38,7 @@ LOGGER = logging.getLogger("prefect.slipway.slots")
 
 @contextmanager
 def slot(name: str, waits: Callable[[str], None]) -> Iterator[None]:
-    """Hold the one slot of the limit ``name``; until it is free, wait, and tell ``waits`` once what for.
+    """Hold the one slot of the limit ``name``; until it is free, wait, and tell ``waits`` what for.
 
     Without a shared server there is nobody to wait for. Once held, no failure of the server ends the block: the lease
     is renewed as soon as it answers again.
@@ -72,8 +72,9 @@ def _asked_once() -> AbstractContextManager[Any]:
 def _acquired(client: SyncPrefectClient, name: str, waits: Callable[[str], None]) -> UUID:
     """The id of the lease, once there is one."""
     start = heard = time.monotonic()
-    told = ""
+    told = set[str]()
     while True:
+        message = f"the slot {name!r} is taken"
         try:
             if lease := _tried(client, name):
                 return lease
@@ -81,12 +82,13 @@ def _acquired(client: SyncPrefectClient, name: str, waits: Callable[[str], None]
         except (httpx.HTTPError, RuntimeError) as error:  # the latter if the very first call fails
             if time.monotonic() - heard > OUTAGE_SECONDS:
                 raise no_answer(f"did not give the slot {name!r}", error) from error
+            message = f"Prefect did not give the slot {name!r}, and is asked again: {in_one_line(error)}"
         if (waited := time.monotonic() - start) > WAIT_SECONDS:
             raise InfrastructureError(f"the slot {name!r} was not free within {WAIT_SECONDS:.0f} s; {_way_out(name)}")
-        message = f"the slot {name!r} is taken" + (f"; {_way_out(name)}" if waited > STUCK_SECONDS else "")
-        if message != told:
+        message += f"; {_way_out(name)}" if waited > STUCK_SECONDS else ""
+        if message not in told:
             waits(message)
-            told = message
+            told.add(message)
         time.sleep(RETRY_SECONDS)
 
 

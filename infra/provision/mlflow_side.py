@@ -21,7 +21,7 @@ from infra.provision.mlflow_users import (
 from infra.provision.things import Change, Skip, Thing
 from infra.provision.webhooks import ensure_webhook
 from slipway.errors import BadInputError
-from slipway.stores.mlflow_connection import without_password
+from slipway.stores.mlflow_border import without_password
 from slipway.stores.mlflow_releases import EXPERIMENT as RELEASES
 from slipway.stores.shared_objects import EXPERIMENT as SHARED
 

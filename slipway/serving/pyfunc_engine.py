@@ -17,7 +17,7 @@ from slipway.engines.base import RunOptions
 from slipway.errors import BadInputError
 from slipway.records import Evidence
 from slipway.serving.answering.engine_file import require_proven, threads_of
-from slipway.stores.mlflow_connection import import_mlflow
+from slipway.stores.mlflow_border import import_mlflow
 
 import_mlflow()
 

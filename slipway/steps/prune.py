@@ -7,7 +7,8 @@ from typing import NamedTuple, TypeAlias
 
 from slipway.decisions.retention import UNFINISHED_SECONDS, Bundle, Retention, Version, retention
 from slipway.errors import BadInputError
-from slipway.stores.mlflow_connection import Connection, at_border
+from slipway.stores.mlflow_border import at_border
+from slipway.stores.mlflow_connection import Connection
 from slipway.stores.registry import DECISION_TAG, DIGEST_TAG, Registry
 from slipway.stores.s3_bundles import BundleStore, StoredBundle
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from slipway.errors import BadInputError
 from slipway.records import Signature
-from slipway.stores.mlflow_connection import Connection, mlflow_signature, without_password
+from slipway.stores.mlflow_border import without_password
+from slipway.stores.mlflow_connection import Connection, mlflow_signature
 from slipway.stores.registry import ModelVersionRef, parse_model_uri
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from slipway.errors import BadInputError, TamperedError
 from slipway.records import Audit, Evidence, Release, RequestedRelease, Rollout, Signature
 from slipway.stores import mlflow_audit_runs, mlflow_models, mlflow_releases, mlflow_rollouts
 from slipway.stores.approvals import approval_tag, cleared_approvals
-from slipway.stores.mlflow_connection import Connection, at_border
+from slipway.stores.mlflow_border import at_border
+from slipway.stores.mlflow_connection import Connection
 from slipway.stores.mlmodel import load_mlmodel
 from slipway.stores.objects import digest_of
 from slipway.stores.registry import (

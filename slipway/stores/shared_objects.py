@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import slipway
 from slipway.errors import BadInputError, InfrastructureError, SlipwayError
 from slipway.records import Artifact, Record
-from slipway.stores.mlflow_connection import Connection, at_border
+from slipway.stores.mlflow_border import at_border
+from slipway.stores.mlflow_connection import Connection
 from slipway.stores.objects import ObjectStore
 
 T = TypeVar("T", bound=Record)

@@ -10,12 +10,33 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import httpx
 import psutil
 
 START_SECONDS = 120.0
+BUSY_SECONDS = 60.0
+
+
+def api(url: str) -> httpx.Client:
+    """A client of the API there; what answers 503 is asked again."""
+    return httpx.Client(base_url=url, timeout=60, transport=_Patient())
+
+
+class _Patient(httpx.HTTPTransport):
+    """Asks again as Prefect's own client does: the server did nothing, since its SQLite file was locked."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            response = super().handle_request(request)
+            if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                return response
+            response.close()
+            time.sleep(0.2)
 
 
 class Background:
@@ -100,6 +121,13 @@ class PrefectServer(Background):
         except (urllib.error.URLError, OSError):
             return False
         return True
+
+    def ask(self, path: str, **content: Any) -> Any:
+        """What it answers to this, posted as JSON."""
+        with api(self.environment["PREFECT_API_URL"]) as client:
+            answer = client.post(path, json=content)
+        assert answer.is_success, answer.text
+        return answer.json() if answer.content else None
 
     def create_pool(self, name: str) -> None:
         """Make a pool for process workers."""

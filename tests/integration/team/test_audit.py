@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -62,9 +61,8 @@ def project(server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def requests(server: PrefectServer) -> list[dict[str, Any]]:
     """The payloads of all events that asked for a release."""
-    wanted = {"filter": {"event": {"name": ["slipway.release.requested"]}}}
-    answer = httpx.post(f"{server.environment['PREFECT_API_URL']}/events/filter", json=wanted, timeout=30)
-    return [event["payload"] for event in answer.raise_for_status().json()["events"]]
+    found = server.ask("/events/filter", filter={"event": {"name": ["slipway.release.requested"]}})
+    return [event["payload"] for event in found["events"]]
 
 
 def asked(server: PrefectServer, count: int) -> list[dict[str, Any]]:
@@ -208,8 +206,6 @@ def test_a_target_elsewhere_is_audited_by_a_worker_of_its_pool(server: PrefectSe
 
 
 def state_of(server: PrefectServer, name: str) -> dict[str, Any]:
-    wanted = {"flow_runs": {"name": {"any_": [name]}}}
-    answer = httpx.post(f"{server.environment['PREFECT_API_URL']}/flow_runs/filter", json=wanted, timeout=30)
-    (run,) = answer.raise_for_status().json()
+    (run,) = server.ask("/flow_runs/filter", flow_runs={"name": {"any_": [name]}})
     found: dict[str, Any] = run["state"]
     return found

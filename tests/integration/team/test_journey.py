@@ -38,6 +38,7 @@ from slipway.triggers.signature import DELIVERY_ID, SIGNATURE, TIMESTAMP, signat
 from slipway.wiring import workshop
 from tests.e2e.project import ENGINE, NAME, TEST_DATA, target, write_params
 from tests.integration.conftest import Command
+from tests.integration.prefect_server import api
 from tests.integration.seaweedfs import fetched
 from tests.integration.team.conftest import StartStack
 
@@ -62,7 +63,7 @@ class Team:
     def __init__(self, root: Path, stack: Stack) -> None:
         self.root, self.stack = root, stack
         told, admin = stack.environment, stack.admin_environment
-        self.api = httpx.Client(base_url=told["PREFECT_API_URL"], timeout=60)
+        self.api = api(told["PREFECT_API_URL"])
         who = (admin["MLFLOW_ADMIN_USERNAME"], admin["MLFLOW_ADMIN_PASSWORD"])
         self.mlflow = httpx.Client(base_url=f"{told['MLFLOW_TRACKING_URI']}/api", auth=who, timeout=60)
 

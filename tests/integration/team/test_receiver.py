@@ -59,12 +59,6 @@ class RestartedPrefect(PrefectServer):
         Background.__init__(self, command, self._root, self._root / "server.txt", self.environment)
         self.wait_for(self.is_up)
 
-    def ask(self, path: str, **content: Any) -> Any:
-        """What it answers."""
-        answer = httpx.post(f"{self.url}{path}", json=content, timeout=60)
-        assert answer.status_code < 300, answer.text
-        return answer.json() if answer.content else None
-
     def events(self, name: str) -> list[dict[str, Any]]:
         """The events of that name which it holds."""
         found = self.ask("/events/filter", filter={"event": {"name": [name]}}, limit=50)["events"]

@@ -23,7 +23,7 @@ from slipway.records import ReleaseRequest
 from tasks.events import ask_for_release
 from tests.e2e.project import ENGINE, MODEL_URI, NAME, write_params
 from tests.integration.conftest import MlflowServer
-from tests.integration.prefect_server import PrefectServer
+from tests.integration.prefect_server import PrefectServer, api
 from tests.integration.seaweedfs import SeaweedFs
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -78,7 +78,7 @@ class Team:
 
     def __init__(self, root: Path, prefect: PrefectServer, mlflow: MlflowServer) -> None:
         self.root, self.mlflow = root, mlflow
-        self.api = httpx.Client(base_url=prefect.environment["PREFECT_API_URL"], timeout=60)
+        self.api = api(prefect.environment["PREFECT_API_URL"])
         self.registry = httpx.Client(base_url=f"{mlflow.uri}/api", auth=("admin", PASSWORDS["admin"]), timeout=120)
         self.environment = {
             **prefect.environment,

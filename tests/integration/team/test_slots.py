@@ -56,26 +56,35 @@ def active(name: str) -> int:
 def test_one_holds_it_and_the_others_wait_for_their_turn() -> None:
     held: list[tuple[float, float]] = []
     waited: list[str] = []
+    others_wait = threading.Event()
+
+    def waits(message: str) -> None:
+        waited.append(message)
+        if sum("is taken" in one for one in waited) >= 2:
+            others_wait.set()
 
     def hold() -> None:
-        with slot("release:tiny & co", waited.append):  # "&" is in no name of Prefect's
+        with slot("release:tiny & co", waits):  # "&" is in no name of Prefect's
             start = time.monotonic()
+            assert others_wait.wait(60)
             time.sleep(0.5)
             held.append((start, time.monotonic()))
 
     threads = [threading.Thread(target=contextvars.copy_context().run, args=(hold,)) for _ in range(3)]
     for thread in threads:
         thread.start()
-    with slot("release:another", waited.append):
-        pass  # at once
+    with slot("release:another", lambda _: None):
+        pass  # at once: the first keeps its own until the others have been told
     for thread in threads:
         thread.join(60)
 
     assert len(held) == 3
     held.sort()
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(held))
-    assert set(waited) == {"the slot 'release:tiny _ co' is taken"}
-    assert 2 <= len(waited) <= 3, "each told once; the limit may have been made while the third came"
+    # A busy server may have failed to answer one of them meanwhile.
+    taken = [message for message in waited if "did not give" not in message]
+    assert set(taken) == {"the slot 'release:tiny _ co' is taken"}
+    assert 2 <= len(taken) <= 3, "each told once; the limit may have been made while the third came"
     assert active("release:tiny _ co") == 0
 
 

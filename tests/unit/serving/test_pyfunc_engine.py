@@ -29,12 +29,11 @@ def test_mlflow_answers_as_the_model_by_name_and_by_array(
     registry: MlflowRegistry, material: Material, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """By alias, as a person would load it, and without a word about it."""
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(registry.tracking_uri)
     try:
         model = mlflow.pyfunc.load_model("models:/tiny.x86@champion")
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)
     inputs = images(5)
     expected = answers(material.module, inputs)
 

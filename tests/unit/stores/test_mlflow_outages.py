@@ -13,7 +13,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from slipway.errors import InfrastructureError
-from slipway.stores.mlflow_connection import RETRIES, RETRIES_VARIABLE, Connection, at_border, import_mlflow
+from slipway.stores.mlflow_border import RETRIES, RETRIES_VARIABLE, at_border, import_mlflow
+from slipway.stores.mlflow_connection import Connection
 
 
 class Server:

@@ -7,6 +7,7 @@ import re
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -18,7 +19,8 @@ from mlflow.protos.databricks_pb2 import (
 
 from slipway.errors import BadInputError, InfrastructureError, TamperedError
 from slipway.records import Decision, Evidence, Layer, Parity, Profile, Scenario, Verdict
-from slipway.stores.mlflow_connection import Connection, at_border, embedded
+from slipway.stores.mlflow_border import at_border
+from slipway.stores.mlflow_connection import Connection, embedded
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.mlflow_releases import KIND_TAG, MODEL_TAG, OWNER_TAG, _metrics, _owner
 from slipway.stores.objects import digest_of
@@ -263,9 +265,11 @@ def test_a_rollback_after_a_promotion_cut_short_keeps_the_champion(
 def test_the_environment_is_left_as_it_was(registry: MlflowRegistry, tmp_path: Path) -> None:
     """MLflow exports the URI it is given, which would make the embedded store look like one that was chosen."""
     recorded, found = _record(registry, tmp_path, "environment")
+    before = dict(os.environ), mlflow.get_tracking_uri()
     registry.register("environment.x86", recorded, found)
 
     assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert (dict(os.environ), mlflow.get_tracking_uri()) == before
 
 
 def test_nothing_is_printed(registry: MlflowRegistry, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,8 @@ from mlflow.protos.databricks_pb2 import CUSTOMER_UNAUTHORIZED, INTERNAL_ERROR, 
 from requests import HTTPError
 
 from slipway.errors import BadInputError, InfrastructureError, RejectedError
-from slipway.stores.mlflow_connection import Connection, at_border, without_password
+from slipway.stores.mlflow_border import at_border, without_password
+from slipway.stores.mlflow_connection import Connection
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.stores.registry import DECISION_TAG
 from tests.contract.stores.conftest import PYFUNC_CODE

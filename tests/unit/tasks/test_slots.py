@@ -157,6 +157,21 @@ def test_no_slot_is_asked_for_while_no_lease_could_be_kept(monkeypatch: pytest.M
     assert prefect.asked == ["increment"]
 
 
+def test_a_server_that_fails_for_a_while_is_not_told_as_a_slot_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    prefect, told = Prefect(), list[str]()
+    answers = iter([refusal(503), refusal(503), None])
+
+    def upsert(*_: object, **__: object) -> None:
+        if error := next(answers):
+            raise error
+
+    monkeypatch.setattr(prefect, "upsert_global_concurrency_limit_by_name", upsert)
+    monkeypatch.setattr(slots, "RETRY_SECONDS", 0.0)
+    assert _acquired(prefect, "release:tiny", told.append) == prefect.lease  # type: ignore[arg-type]
+    (message,) = told
+    assert message.startswith("Prefect did not give the slot 'release:tiny', and is asked again: HTTPStatusError")
+
+
 def test_a_server_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "OUTAGE_SECONDS", -1.0)
     prefect = Prefect()
