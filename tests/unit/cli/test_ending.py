@@ -22,6 +22,18 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], 
 print(child.pid, flush=True)
 time.sleep(60)
 """
+INTERRUPTED_IN_AN_IMPORT = """
+import signal, sys
+from slipway.cli import main
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+main()
+"""
 
 
 @pytest.fixture
@@ -57,6 +69,12 @@ def test_ctrl_c_and_sigterm_end_a_command_and_its_children(
 
     child.wait(timeout=10)
     assert time.monotonic() - started < 10
+
+
+def test_ctrl_c_while_the_command_is_imported_shows_no_traceback() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_IN_AN_IMPORT], capture_output=True, check=False)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
 
 
 def test_only_marked_processes_are_ended() -> None:

@@ -63,6 +63,6 @@ def _options(
     pass
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line."""
     program.run(app)
