@@ -13,9 +13,8 @@ from prefect.settings import get_current_settings
 from slipway.config import load_params
 from slipway.errors import BadInputError
 from slipway.records import ReleaseRequest
-from slipway.serving.http.http_guard import guarded
 from slipway.serving.http.limits import Limits
-from slipway.serving.http.server import bound, open_files, run
+from slipway.serving.http.server import bound, guarded_config, open_files, run
 from slipway.stores.registry import parse_model_uri
 from slipway.triggers.app import BODY_BYTES, BODY_SECONDS, Receiver
 from slipway.triggers.decide import Asked, Released
@@ -29,7 +28,6 @@ from tasks.events import ask_for_release, ask_for_rollout, check_prefect, holds_
 
 CONNECTIONS = 256
 OWN_FILES = 128
-IDLE_SECONDS = 5
 DRAIN_SECONDS = 10
 
 
@@ -100,19 +98,6 @@ def serve(host: str, port: int, window_s: float, opened: Callable[[str], None]) 
 
 
 def _server(receiver: Receiver) -> uvicorn.Server:
-    limits = Limits(body_bytes=BODY_BYTES, body_seconds=BODY_SECONDS)
+    limits = Limits(body_bytes=BODY_BYTES, body_seconds=BODY_SECONDS, drain_seconds=DRAIN_SECONDS)
     most = max(min(CONNECTIONS, open_files(CONNECTIONS + OWN_FILES) - OWN_FILES), 8)
-    config = uvicorn.Config(
-        receiver.app(),
-        http=guarded(limits, most),
-        timeout_keep_alive=IDLE_SECONDS,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",  # below it any client could fill stderr
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    return uvicorn.Server(config)
+    return uvicorn.Server(guarded_config(receiver.app(), limits, most, lifespan="off", log_level="critical"))

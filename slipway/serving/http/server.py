@@ -6,8 +6,10 @@ import resource
 import signal
 import socket
 from contextlib import suppress
+from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from slipway.errors import BadInputError
 from slipway.serving.http.app import InferenceServer
@@ -50,21 +52,34 @@ def http_server(answering: InferenceServer, limits: Limits) -> uvicorn.Server:
     room = files - min(OWN_FILES, files // 4)
     at_once = max(min(AT_ONCE, room // (2 * TURNS)), 1)
     most = min(most, room - at_once * TURNS)
-    config = uvicorn.Config(
+    config = guarded_config(
         answering.app(),
-        http=guarded(limits, most),
+        limits,
+        most,
         limit_concurrency=min(limits.connections, max(most - REFUSED_CONNECTIONS, most // 2)),
         backlog=at_once,  # which asyncio accepts in one turn
+        log_level="error",
+    )
+    return _Server(config)
+
+
+def guarded_config(app: Starlette, limits: Limits, connections: int, **own: Any) -> uvicorn.Config:
+    """The settings of uvicorn for ``app``, which keeps so many ``connections`` open at most, and its ``own``.
+
+    Below the level "error" any client could fill stderr.
+    """
+    return uvicorn.Config(
+        app,
+        http=guarded(limits, connections),
         timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=int(limits.drain_seconds),
         ws="none",
         log_config=None,
-        log_level="error",  # below it any client could fill stderr
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(limits.drain_seconds),
+        **own,
     )
-    return _Server(config)
 
 
 class _Server(uvicorn.Server):
