@@ -76,7 +76,7 @@ def plans(store: BundleStore, versions: Versions, name: str | None, target: str 
     store.check()
     published = store.published()
     wanted = [one for one in published if name in {None, one[0]} and target in {None, one[1]}]
-    if not wanted:
+    if not wanted and (name, target) != (None, None):  # a place in which nothing is published yet has nothing to prune
         asked = f"{name or 'any model'} on {f'target {target}' if target else 'any target'}"
         there = ", ".join(f"{model}.{of}" for model, of in published) or "nothing"
         raise BadInputError(f"nothing is published in {store.place} of {asked}; published: {there}")

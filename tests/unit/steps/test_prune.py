@@ -135,6 +135,10 @@ def test_a_bundle_that_was_just_published_stays(site: Site) -> None:
     assert {one.digest for one in site.plan(keep=0).retention.kept} == set(young)
 
 
+def test_all_of_a_place_in_which_nothing_is_published_yet_is_nothing(site: Site) -> None:
+    assert plans(site.store, site.versions, None, None, keep=1) == []
+
+
 def test_all_means_every_model_that_is_published(site: Site) -> None:
     site.publish("one")
     site.publish("one", name="fashion.arm")
