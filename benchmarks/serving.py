@@ -179,8 +179,14 @@ def table(asked: Sequence[Contender], measured: Mapping[str, Measured], versions
     """The servers in Markdown, the one that adds least first."""
     found = [contender for contender in asked if contender.name in measured]
     found.sort(key=lambda contender: statistics.median(measured[contender.name].added_ms))
-    rows = [line([f"{one.name} {versions[one.name]}", one.form, *measured[one.name].cells()]) for one in found]
+    rows = [line([_called(one, versions), one.form, *measured[one.name].cells()]) for one in found]
     return [line(HEADINGS), line("---" for _ in HEADINGS), *rows]
+
+
+def _called(server: Contender, versions: Mapping[str, str]) -> str:
+    """Its name and version, and what it is started with."""
+    name, dashes, options = server.name.partition(" --")
+    return f"{name} {versions[server.name]}{dashes}{options}"
 
 
 def told(bare_ms: float, ours: Measured, served: Served, missing: Sequence[str], threads: int) -> list[str]:

@@ -153,10 +153,13 @@ def _script(name: str) -> Callable[[Place], list[str]]:
     return lambda place: [str(place.python), str(SCRIPTS / name)]
 
 
-def _slipway(place: Place) -> list[str]:
-    register(place.folder, place.model, place.threads)
-    options = ["serve", NAME, "--target", TARGET, "--port", str(place.port)]
-    return [str(place.python), "-m", "slipway.cli", *options]
+def _slipway(*options: str) -> Callable[[Place], list[str]]:
+    def command(place: Place) -> list[str]:
+        register(place.folder, place.model, place.threads)
+        served = ["serve", NAME, "--target", TARGET, "--port", str(place.port)]
+        return [str(place.python), "-m", "slipway.cli", *served, *options]
+
+    return command
 
 
 def _mlflow(place: Place) -> list[str]:
@@ -234,7 +237,16 @@ def _in_bytes(port: int, image: np.ndarray) -> Request:
 
 
 CONTENDERS = (
-    Contender("Slipway", "slipway", "binary tensors", _slipway, _protocol(f"{NAME}.{TARGET}"), _from_protocol),
+    Contender("Slipway", "slipway", "binary tensors", _slipway(), _protocol(f"{NAME}.{TARGET}"), _from_protocol),
+    # As PyTriton is set below.
+    Contender(
+        "Slipway --batching 8",
+        "slipway",
+        "binary tensors",
+        _slipway("--batching", "8"),
+        _protocol(f"{NAME}.{TARGET}"),
+        _from_protocol,
+    ),
     # No server that anybody would run, but what none can be quicker than.
     Contender(
         "plain socket, ONNX Runtime",

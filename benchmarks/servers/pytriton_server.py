@@ -34,6 +34,6 @@ if __name__ == "__main__":
             infer,
             inputs=[Tensor(name="image", dtype=np.float32, shape=(3, 224, 224))],
             outputs=[Tensor(name="logits", dtype=np.float32, shape=(1000,))],
-            config=ModelConfig(max_batch_size=8),
+            config=ModelConfig(max_batch_size=8),  # it gathers what waits
         )
         triton.serve()

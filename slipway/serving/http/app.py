@@ -68,7 +68,10 @@ class InferenceServer:
 
     def app(self) -> Starlette:
         """The application, which closes the model when it ends."""
-        routes = [
+        places = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
+        # First, since routes are tried in this order.
+        routes = [Route(f"{place}/infer", self._for_model(self._infer), methods=["POST"]) for place in places]
+        routes += [
             Route("/v2", self._server),
             Route("/v2/health/live", self._live),
             Route("/v2/health/ready", self._ready),
@@ -77,15 +80,14 @@ class InferenceServer:
             *page.routes(lambda: self.repository.models),
             Route("/v2/models/stats", self._all_stats),  # before the routes of a model, one of which it would match
         ]
-        of_model: tuple[tuple[str, Answer, str], ...] = (
-            ("", self._metadata, "GET"),
-            ("/ready", self._model_ready, "GET"),
-            ("/config", self._config, "GET"),
-            ("/stats", self._stats, "GET"),
-            ("/infer", self._infer, "POST"),
+        of_model: tuple[tuple[str, Answer], ...] = (
+            ("", self._metadata),
+            ("/ready", self._model_ready),
+            ("/config", self._config),
+            ("/stats", self._stats),
         )
-        for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-            routes += [Route(place + path, self._for_model(answer), methods=[by]) for path, answer, by in of_model]
+        for place in places:
+            routes += [Route(place + path, self._for_model(answer)) for path, answer in of_model]
         handlers: dict[Any, Any] = {SlipwayError: _refused, HTTPException: _refused, Exception: _broken}
         return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
 
