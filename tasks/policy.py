@@ -28,6 +28,7 @@ RUNTIMES = (
     "onnx",
     "onnxscript",
     "onnxruntime",
+    "onnxruntime-gpu",
     "openvino",
     "executorch",
     "apache-tvm",

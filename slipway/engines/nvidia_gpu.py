@@ -40,6 +40,26 @@ def first_gpu() -> Gpu:
     return Gpu(name=name.value.decode(), capability=f"{major}.{minor}")
 
 
+def require_gpu(engine: str, instead: str) -> None:
+    """Check that this host has a GPU for ``engine``, which was set to run on one.
+
+    Raises:
+        UnsupportedError: it has none; ``instead`` is the setting that does without.
+    """
+    try:
+        first_gpu()
+    except UnsupportedError as error:
+        raise not_on_gpu(engine, str(error), instead) from error
+
+
+def not_on_gpu(engine: str, reason: str, instead: str) -> UnsupportedError:
+    """The error for an ``engine`` that was set to run on a GPU, and cannot here."""
+    return UnsupportedError(
+        f"engine {engine} cannot run here: {reason}; attach a Prefect worker on a host that has what it wants "
+        f"(targets.T.work_pool), or set {instead} and build the candidate again"
+    )
+
+
 def _attribute(driver: ctypes.CDLL, attribute: int, device: ctypes.c_int) -> int:
     value = ctypes.c_int()
     driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)

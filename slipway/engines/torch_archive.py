@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +70,18 @@ def read_signature(engine: str, path: Path) -> Signature:
         return Signature.model_validate_json(read_stored(archive, member))
 
 
+def read_extra(engine: str, path: Path, name: str) -> bytes | None:
+    """The extra file ``name`` of an engine file of PyTorch; None where it carries none.
+
+    Raises:
+        BadInputError: the file is damaged.
+    """
+    with opened(engine, path, f"an engine file with {SIGNATURE_FILE} inside") as archive:
+        members = (member for member in archive.namelist() if member.partition("/")[2] == f"extra/{name}")
+        found = next(members, None)
+        return None if found is None else read_stored(archive, found)
+
+
 def load_program(engine: str, path: Path) -> torch.export.ExportedProgram:
     """The program at ``path``.
 
@@ -101,12 +113,15 @@ def load_script(engine: str, path: Path) -> torch.jit.ScriptModule:
     return module.eval()
 
 
-def save_program(program: torch.export.ExportedProgram, out: Path, signature: Signature) -> None:
-    """Write ``program`` with its signature; the same program gives the same bytes."""
+def save_program(
+    program: torch.export.ExportedProgram, out: Path, signature: Signature, further: Mapping[str, str] | None = None
+) -> None:
+    """Write ``program`` with its signature and ``further`` extra files; the same program gives the same bytes."""
     import torch
 
     buffer = io.BytesIO()  # a path's stem would go into the bytes
-    torch.export.save(program, buffer, extra_files={SIGNATURE_FILE: signature.model_dump_json()})
+    extra = {SIGNATURE_FILE: signature.model_dump_json(), **(further or {})}
+    torch.export.save(program, buffer, extra_files=extra)
     out.write_bytes(buffer.getbuffer())
 
 

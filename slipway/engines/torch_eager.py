@@ -1,22 +1,26 @@
-"""Engine ``torch``: eager PyTorch, the reference that every other engine is compared with."""
+"""Engine ``torch``: eager PyTorch, on the CPU the reference that every other engine is compared with."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
 from slipway.engines.checks import installed
 from slipway.engines.torch_archive import (
     load_program,
     load_script,
+    read_extra,
     read_signature,
     require_form,
     save_program,
     save_script,
 )
+from slipway.engines.torch_cuda import LABEL_FILE, CudaLabel, CudaSession, module_on, require_cuda
 from slipway.engines.torch_profile import profile_session
 from slipway.engines.torch_session import TorchSession, use_threads
 from slipway.errors import UnsupportedError
@@ -44,9 +48,28 @@ class TorchSettings(Settings):
     Activations follow the weights. A ResNet-18 at 224 x 224, batch 1 and one thread, ran 1.1 to 1.2 times as fast with
     it in fp32, and 1.2 to 1.5 times in bf16. A model that takes a view of an image, as if its rows followed each other,
     does not run.
+
+    With ``device`` cuda the file is for an NVIDIA GPU. There ``cuda_graphs`` captures the calls of each of the target's
+    batch sizes, and ``tf32`` lets products and convolutions of fp32 round their inputs to it.
     """
 
     channels_last: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
+    cuda_graphs: bool = False
+    tf32: bool = False
+
+    @field_validator("cuda_graphs", "tf32")
+    @classmethod
+    def _on_a_gpu(cls, wanted: bool, info: ValidationInfo) -> bool:
+        if wanted and info.data.get("device") == "cpu":
+            raise ValueError("it is for a GPU: set device: cuda too")
+        return wanted
+
+    @model_validator(mode="after")
+    def _on_this_host(self) -> Self:
+        if self.device == "cuda":
+            require_cuda(NAME)
+        return self
 
 
 class TorchEngine:
@@ -63,50 +86,85 @@ class TorchEngine:
         return installed(NAME, "torch", None)
 
     def build(self, source: Path, out: Path, options: BuildOptions) -> dict[str, Option]:
-        """Copy the program, and label it with the signature.
+        """Copy the program, and label it with the signature and with the GPU's settings, if it is for one.
 
         Raises:
             BadInputError: the source is neither a program nor TorchScript.
-            UnsupportedError: the variant is int8, or channels_last is set for TorchScript.
+            UnsupportedError: the variant is int8, a setting is not for TorchScript, or there is no GPU here.
         """
         if reason := self.refused.get(options.variant):
             raise UnsupportedError(f"engine {NAME} cannot execute {options.variant}: {reason}")
-        channels_last = TorchSettings.model_validate(options.settings).channels_last
+        settings = TorchSettings.model_validate(options.settings)
+        told: dict[str, Option] = {"channels_last": True} if settings.channels_last else {}
+        if settings.device == "cuda":
+            told |= _told_of_gpu(settings, options.batch)
         if require_form(NAME, source, Form.PROGRAM, Form.TORCHSCRIPT) is Form.PROGRAM:
             program = load_program(NAME, source)
-            if channels_last:
+            if settings.channels_last:
                 _put_channels_last(program)
             with warnings.catch_warnings():
                 # Said of a weight whose channels lie last, which is saved whole, and as it lies.
                 warnings.filterwarnings("ignore", "No complete tensor found in the group", UserWarning)
-                save_program(program, out, options.signature)
-        elif channels_last:
+                save_program(program, out, options.signature, _labels(settings, options.batch))
+        elif told:
             raise UnsupportedError(
-                f"engine {NAME}, setting channels_last: it is for torch.export programs, and this model was registered "
-                "as TorchScript; unset it"
+                f"engine {NAME}, setting {next(iter(told))}: it is for torch.export programs, and this model was "
+                "registered as TorchScript; unset it"
             )
         else:
             save_script(load_script(NAME, source), out, options.signature)
-        return {"channels_last": True} if channels_last else {}
+        return told
 
     def load(self, path: Path, options: RunOptions) -> TorchSession:
-        """Open a program that this engine built.
+        """Open a program that this engine built, on the device that it was built for.
 
         Raises:
             BadInputError: the file is not one of this engine's.
+            UnsupportedError: it is for a GPU, and PyTorch reaches none here.
         """
-        use_threads(options.threads)
-        module = load_module(path)
-        return TorchSession(module, read_signature(NAME, path), options.threads)
+        return _load(path, options.threads, captures=True)
 
     def profile(self, path: Path, options: RunOptions, arrays: Arrays, calls: int, trace: Path) -> Profile:
         """What a program that this engine built executes, told by torch.profiler.
 
+        One with CUDA graphs is profiled without: the kernels of a graph do not tell which operator they are of.
+
         Raises:
             BadInputError: the file is not one of this engine's.
+            UnsupportedError: it is for a GPU, and PyTorch reaches none here.
         """
-        with self.load(path, options) as session:
+        with _load(path, options.threads, captures=False) as session:
             return profile_session(session, arrays, calls, options.threads, trace)
+
+
+def _told_of_gpu(settings: TorchSettings, batch: tuple[int, ...]) -> dict[str, Option]:
+    told: dict[str, Option] = {"device": settings.device}
+    if settings.cuda_graphs:
+        told["cuda_graphs"] = f"of batch {', '.join(map(str, batch))}; any other runs eagerly"
+    return told | ({"tf32": True} if settings.tf32 else {})
+
+
+def _labels(settings: TorchSettings, batch: tuple[int, ...]) -> dict[str, str]:
+    """The extra files beside the signature; none in a file for the CPU."""
+    if settings.device == "cpu":
+        return {}
+    label = CudaLabel(graph_batches=batch if settings.cuda_graphs else (), tf32=settings.tf32)
+    return {LABEL_FILE: label.model_dump_json()}
+
+
+def _load(path: Path, threads: int, *, captures: bool) -> TorchSession:
+    use_threads(threads)
+    form = require_form(NAME, path, Form.PROGRAM, Form.TORCHSCRIPT)
+    told = read_extra(NAME, path, LABEL_FILE) if form is Form.PROGRAM else None
+    if told is None:
+        module = _module(path, form)
+        return TorchSession(module, read_signature(NAME, path), threads)
+    label = CudaLabel.model_validate_json(told)
+    require_cuda(NAME)
+    module = module_on(load_program(NAME, path), "cuda")
+    if not captures:
+        label = label.model_copy(update={"graph_batches": ()})
+    return CudaSession(module, read_signature(NAME, path), threads, label)
 
 
 def _put_channels_last(program: torch.export.ExportedProgram) -> None:
@@ -130,6 +188,8 @@ def load_module(path: Path) -> torch.nn.Module:
     Raises:
         BadInputError: the file is neither, or is damaged.
     """
-    if require_form(NAME, path, Form.PROGRAM, Form.TORCHSCRIPT) is Form.PROGRAM:
-        return load_program(NAME, path).module()
-    return load_script(NAME, path)
+    return _module(path, require_form(NAME, path, Form.PROGRAM, Form.TORCHSCRIPT))
+
+
+def _module(path: Path, form: Form) -> torch.nn.Module:
+    return load_program(NAME, path).module() if form is Form.PROGRAM else load_script(NAME, path)

@@ -8,7 +8,7 @@ import os
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +40,8 @@ _MULTIPLIES = re.compile(
 )
 # Products of two batches of matrices (weights come as a single matrix), and attention that is given them.
 OF_TWO_BATCHES = re.compile(r"^(bmm|baddbmm)$|scaled_dot_product")
+# What the GPU does, as against what the CPU does to have it done.
+_OF_THE_GPU = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 _NO_WORK = frozenset(
     {"lift_fresh", "detach", "alias", "empty", "resolve_conj", "resolve_neg", "_assert_tensor_metadata"}
 )
@@ -83,7 +85,8 @@ def profile_session(session: CheckedSession, arrays: Arrays, calls: int, threads
     starts = sorted(event["ts"] for event in events if event["name"] == CALL)
     first = starts[-TRACED_CALLS:][0]
     write_trace(trace, (event for event in events if event["ph"] == "M" or event.get("ts", 0) >= first))
-    layers = mean_layers([_layers(span) for span in calls_of(events)])
+    gpu_us = gpu_times_us(events)
+    layers = mean_layers([_layers(span, gpu_us) for span in calls_of(events)])
     return Profile(tool=TOOL, layers=layers, calls=calls, batch=batch_of(arrays), threads=threads)
 
 
@@ -134,6 +137,15 @@ def calls_of(events: Sequence[dict[str, Any]]) -> list[Span]:
     return calls
 
 
+def gpu_times_us(events: Sequence[dict[str, Any]]) -> Mapping[int, float]:
+    """Time on the GPU by the id of the operator that asked for it; none where nothing ran there."""
+    times: Counter[int] = Counter()
+    for event in events:
+        if event.get("cat") in _OF_THE_GPU:
+            times[event["args"].get("External id", 0)] += event["dur"]
+    return times
+
+
 def _put(call: Span, span: Span) -> None:
     """Nest ``span`` by its middle: the two clocks agree to a microsecond or two."""
     middle = span.event["ts"] + span.event["dur"] / 2
@@ -146,15 +158,22 @@ def _put(call: Span, span: Span) -> None:
     around.inside.append(span)
 
 
-def _layers(call: Span) -> list[Layer]:
+def _layers(call: Span, gpu_us: Mapping[int, float]) -> list[Layer]:
     """The outermost operators of a call, named and numbered as torch.fx does: conv2d, conv2d_1, ..."""
     seen: Counter[str] = Counter()
     layers = []
     for span in _outermost(call):
         number = seen[span.name]
         seen[span.name] += 1
-        layers.append(_layer(span, f"{span.name}_{number}" if number else span.name))
+        layer = _layer(span, f"{span.name}_{number}" if number else span.name)
+        layers.append(layer.model_copy(update={"time_us": _on_gpu_us(span, gpu_us)}) if gpu_us else layer)
     return layers
+
+
+def _on_gpu_us(span: Span, gpu_us: Mapping[int, float]) -> float:
+    """How long the GPU worked for an operator and those inside it; the CPU has left it by then."""
+    own = gpu_us.get(span.event.get("args", {}).get("External id", -1), 0.0)
+    return own + sum(_on_gpu_us(one, gpu_us) for one in span.inside)
 
 
 def _outermost(around: Span) -> Iterator[Span]:

@@ -8,11 +8,24 @@ from typing import TypeAlias
 
 import pytest
 
-from slipway.engines import engine
-from slipway.engines.base import BuildOptions
+from slipway.engines import check_settings
+from slipway.errors import UnsupportedError
+from tests.contract.engines.cases import case, options_of, runtime_of
 from tests.contract.engines.tiny import TinyModel, residual, transformer, two_towers
 
 Build: TypeAlias = Callable[[str, TinyModel, str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _only_where_it_runs(request: pytest.FixtureRequest) -> None:
+    """Skip what needs a GPU, or a package for it, that is not here; in CI the first is the only reason to."""
+    if request.node.get_closest_marker("gpu"):
+        called = request.node.callspec.params
+        for one in (case(called[key]) for key in ("name", "other") if key in called):
+            try:
+                check_settings(one.engine, one.settings)
+            except UnsupportedError as error:
+                pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +47,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("engines")
 
     def built(name: str, model: TinyModel, variant: str) -> Path:
-        runtime = engine(name)
+        runtime = runtime_of(name)
         out = folder / f"{name}-{model.name}-{variant}{runtime.suffix}"
         if not out.exists():
             source = model.files[runtime.form, variant]
-            runtime.build(source, out, BuildOptions(variant=variant, signature=model.signature, batch=(1, 8)))
+            runtime.build(source, out, options_of(name, variant, model.signature, 1, 8))
         return out
 
     return built

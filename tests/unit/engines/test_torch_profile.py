@@ -14,7 +14,7 @@ from torch import nn
 from slipway.engines import engine
 from slipway.engines.base import BuildOptions, RunOptions
 from slipway.engines.torch_eager import load_module
-from slipway.engines.torch_profile import MOST_CALLS, profile_session
+from slipway.engines.torch_profile import CALL, MOST_CALLS, _layers, calls_of, gpu_times_us, profile_session
 from slipway.engines.torch_session import TorchSession
 from slipway.exports.program import export_program
 from slipway.exports.torchscript import export_torchscript
@@ -115,3 +115,26 @@ def test_torchscripts_convolutions_are_told_though_its_profiler_does_not_see_the
 def test_calls_are_bounded_and_told(asked: int, made: int, tmp_path: Path) -> None:
     found = profiled(nn.Linear(8, 4), 8, folder=tmp_path, calls=asked)
     assert (found.calls, found.tool, found.batch) == (made, "torch.profiler", 1)
+
+
+def test_on_a_gpu_a_layer_takes_what_its_kernels_take() -> None:
+    """The CPU has left an operator long before the GPU has done it. Kernels name the innermost operator by its id."""
+
+    def event(name: str, category: str, start: float, length: float, **args: object) -> dict[str, object]:
+        return {"name": name, "cat": category, "ph": "X", "ts": start, "dur": length, "tid": 1, "args": args}
+
+    half = ["c10::BFloat16"]
+    events = [
+        event(CALL, "user_annotation", 0, 100),
+        event("aten::conv2d", "cpu_op", 10, 20, **{"External id": 1, "Input type": half}),
+        event("aten::cudnn_convolution", "cpu_op", 12, 10, **{"External id": 2, "Input type": half}),
+        event("aten::relu", "cpu_op", 40, 5, **{"External id": 3, "Input type": half}),
+        event("nchwToNhwc", "kernel", 200, 30, **{"External id": 2}),
+        event("implicit_gemm", "kernel", 230, 500, **{"External id": 2}),
+        event("elementwise", "kernel", 730, 40, **{"External id": 3}),
+    ]
+    (call,) = calls_of(events)
+    told = [(layer.name, layer.kind, layer.precision, layer.time_us) for layer in _layers(call, gpu_times_us(events))]
+    assert told == [("conv2d", "cudnn_convolution", "bf16", 530.0), ("relu", "relu", "bf16", 40.0)]
+    on_cpu = [layer.time_us for layer in _layers(call, gpu_times_us(events[:4]))]
+    assert on_cpu == [20.0, 5.0]
