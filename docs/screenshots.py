@@ -1,12 +1,13 @@
 """The pictures of docs/images, taken of real pages in headless Chromium.
 
 `.venv/bin/python docs/screenshots.py` after `make demo`: MLflow's pages of the newest release of this project, and the
-page of its served champion. With PREFECT_API_URL set (`make stack`), Prefect's pages of the newest release there, too.
+page of its served champion. With `make stack` and its environment, Prefect's pages of the newest release there, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import shutil
@@ -232,11 +233,13 @@ def prefect_pictures(_: Path, folder: Path) -> None:
     Raises:
         BadInputError: no release was run there.
     """
-    from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterId
     from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.settings import PREFECT_API_AUTH_STRING
 
-    with get_client(sync_client=True) as client:
+    from tasks.prefect_api import prefect
+
+    with prefect() as client:
         names = FlowFilterName(any_=["release-version", "release"])
         newest = FlowRunSort.EXPECTED_START_TIME_DESC
         runs = client.read_flow_runs(flow_filter=FlowFilter(name=names), sort=newest, limit=1)
@@ -245,6 +248,10 @@ def prefect_pictures(_: Path, folder: Path) -> None:
             raise BadInputError(f"no release was run on {pages}; start one: slipway release MODEL_URI")
         kept = client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[runs[0].id])))
     with camera(folder, 1600, 1000) as shot:
+        if string := PREFECT_API_AUTH_STRING.value():
+            # Where its page for logging in keeps what a person types there.
+            typed = base64.b64encode(string.encode()).decode()
+            shot.page.add_init_script(f'localStorage.setItem("prefect-password", "{typed}")')
         shot.open(f"{pages}/runs/flow-run/{runs[0].id}", str(runs[0].name))
         shot.take("prefect-run", 1000)
         shot.page.get_by_role("tab", name="Artifacts").or_(shot.page.get_by_text("Artifacts", exact=True)).first.click()

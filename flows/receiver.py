@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
 import uvicorn
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
 from slipway.config import load_params
-from slipway.errors import BadInputError
+from slipway.errors import BadInputError, InfrastructureError
 from slipway.records import ReleaseRequest
 from slipway.serving.http.limits import Limits
 from slipway.serving.http.server import bound, guarded_config, open_files, run
@@ -24,11 +25,13 @@ from slipway.triggers.log import Log
 from slipway.triggers.metrics import Figures
 from slipway.triggers.signature import secret_from
 from slipway.wiring import STATE_DIRECTORY, project_params
-from tasks.events import ask_for_release, ask_for_rollout, check_prefect, holds_event
+from tasks.events import ANSWER_SECONDS, ask_for_release, ask_for_rollout, holds_event
+from tasks.prefect_api import NotLetInError, check_prefect
 
 CONNECTIONS = 256
 OWN_FILES = 128
 DRAIN_SECONDS = 10
+START_SECONDS = 10.0  # for Prefect's first answer, on which nothing but a wrong string depends
 
 
 class PrefectBus:
@@ -36,15 +39,27 @@ class PrefectBus:
 
     def ask(self, asked: Asked, key: str) -> UUID:
         """Ask for a release or a rollout."""
-        return ask_for_release(asked, key) if isinstance(asked, ReleaseRequest) else ask_for_rollout(asked, key)
+        with _out_of_reach():
+            return ask_for_release(asked, key) if isinstance(asked, ReleaseRequest) else ask_for_rollout(asked, key)
 
     def holds(self, event_id: UUID) -> bool:
         """Whether the event is written down."""
-        return holds_event(event_id)
+        with _out_of_reach():
+            return holds_event(event_id)
 
     def check(self) -> None:
         """See whether it answers."""
-        check_prefect()
+        with _out_of_reach():
+            check_prefect(ANSWER_SECONDS)
+
+
+@contextmanager
+def _out_of_reach() -> Iterator[None]:
+    """Take a server that lets nobody in for one that is away: the delivery is in order, and waits."""
+    try:
+        yield
+    except NotLetInError as error:
+        raise InfrastructureError(str(error)) from None  # what is told is the root of a chain
 
 
 def released(root: Path) -> dict[str, Released]:
@@ -67,7 +82,8 @@ def serve(host: str, port: int, window_s: float, opened: Callable[[str], None]) 
     ``opened`` is told the URL once it listens.
 
     Raises:
-        BadInputError: the secret or PREFECT_API_URL is not set, the project has no parameters, or the address is taken.
+        BadInputError: the secret or PREFECT_API_URL is not set, Prefect asks for another string than it is given, the
+            project has no parameters, or the address is taken.
         InfrastructureError: deliveries cannot be kept.
     """
     secret, root, log = secret_from(os.environ), Path.cwd(), Log()
@@ -86,6 +102,7 @@ def serve(host: str, port: int, window_s: float, opened: Callable[[str], None]) 
     handover = Handover(store, PrefectBus(), receiver.decide, figures, log)
     receiver.wake, receiver.contact = handover.wake, lambda: handover.contact
     with bound(host, port) as listening:
+        _check_string()  # who delivers meanwhile is kept waiting, not refused
         where = f"http://{host}:{listening.getsockname()[1]}/mlflow"
         log.tell(OURSELVES, "listening", f"releases of {', '.join(models)}", url=where, pid=os.getpid())
         opened(where)
@@ -95,6 +112,16 @@ def serve(host: str, port: int, window_s: float, opened: Callable[[str], None]) 
         finally:
             handover.stop()
             log.tell(OURSELVES, "ended", "it was told to", pid=os.getpid())
+
+
+def _check_string() -> None:
+    """See that Prefect lets this process in; one that is away is asked again later.
+
+    Raises:
+        NotLetInError: it does not.
+    """
+    with suppress(InfrastructureError), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        check_prefect(START_SECONDS)
 
 
 def _server(receiver: Receiver) -> uvicorn.Server:

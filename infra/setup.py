@@ -19,9 +19,10 @@ HELP = """Make what a team's servers need: Prefect's work pools, deployments and
 models, permissions and webhook; the S3 bucket. What is there already is left alone, or brought up to date; what people
 paused, disabled or limited stays so. What is not configured is skipped, naming the variable that is missing.
 
-The servers: PREFECT_API_URL; MLFLOW_TRACKING_URI, with MLFLOW_ADMIN_USERNAME and MLFLOW_ADMIN_PASSWORD, and the
-account of releases MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; SLIPWAY_WEBHOOK_URL and
-SLIPWAY_WEBHOOK_SECRET; AWS_ENDPOINT_URL and SLIPWAY_BUCKET. Unset, they are those of `python -m infra.stack up` here.
+The servers: PREFECT_API_URL, with PREFECT_API_AUTH_STRING; MLFLOW_TRACKING_URI, with MLFLOW_ADMIN_USERNAME and
+MLFLOW_ADMIN_PASSWORD, and the account of releases MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD;
+SLIPWAY_WEBHOOK_URL and SLIPWAY_WEBHOOK_SECRET; AWS_ENDPOINT_URL and SLIPWAY_BUCKET. Unset, they are those of
+`python -m infra.stack up` here.
 """
 EPILOG = "Exit codes: 0 done; 2 bad input; 3 a server does not allow it; 5 a server failed, the others were tried."
 WIDTH = max(len(change) for change in Change)

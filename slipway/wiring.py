@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import slipway
 from slipway.config import Params, TargetParams, load_params
 from slipway.engines import availabilities, check_settings, described_engine
-from slipway.errors import BadInputError, InfrastructureError, UnsupportedError
+from slipway.errors import BadInputError, InfrastructureError, SlipwayError, UnsupportedError
 from slipway.measure import hardware
 from slipway.measure.metrics import metric
 from slipway.records import CandidateSpec, Form, Hardware
@@ -128,21 +128,34 @@ def load_flow(name: str) -> Callable[..., Any]:
 
 
 def _told_if_down(flow: Callable[..., Any]) -> Callable[..., Any]:
-    """``flow``, which tells in Slipway's own words that Prefect's server does not answer."""
+    """``flow``, which tells in Slipway's own words that Prefect's server does not answer, or not to us."""
 
     @functools.wraps(flow)
     def run(*args: Any, **named: Any) -> Any:
         try:
             return flow(*args, **named)
-        except RuntimeError as error:
-            if not str(error).startswith("Failed to reach API"):
+        except Exception as error:
+            told = _told_of_prefect(error)
+            if told is None:
                 raise
-            raise InfrastructureError(
-                f"Prefect did not answer: {error}; check that its server is up and PREFECT_API_URL is right, or unset "
-                "PREFECT_API_URL to run without a server"
-            ) from error
+            raise told from error
 
     return run
+
+
+def _told_of_prefect(error: Exception) -> SlipwayError | None:
+    """What is told where Prefect's client could not begin; None for every other error."""
+    without = "or unset PREFECT_API_URL to run without a server"
+    if isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API"):
+        return InfrastructureError(
+            f"Prefect did not answer: {error}; check that its server is up and PREFECT_API_URL is right, {without}"
+        )
+    if type(error).__name__ == "PrefectHTTPStatusError" and "401 Unauthorized" in str(error):
+        return BadInputError(
+            "Prefect asks who you are, or does not accept what it was shown; set PREFECT_API_AUTH_STRING to the "
+            f"NAME:PASSWORD that its server was given, {without}"
+        )
+    return None
 
 
 def check_targets(params: Params, only: tuple[str, ...] = ()) -> Params:

@@ -62,17 +62,8 @@ def holds_event(event_id: UUID) -> bool:
     # Told in full: by default Prefect leaves out what a clock ahead of its own has dated.
     occurred = {"since": (now - REMEMBERED).isoformat(), "until": (now + timedelta(days=1)).isoformat()}
     asked = {"filter": {"id": {"id": [str(event_id)]}, "occurred": occurred}, "limit": 1}
-    answer = _request("POST", "/events/filter", f"whether it holds the event {event_id}", json=asked)
+    answer = _post("/events/filter", f"whether it holds the event {event_id}", json=asked)
     return bool(answer.json()["events"])
-
-
-def check_prefect() -> None:
-    """See whether Prefect answers.
-
-    Raises:
-        InfrastructureError: it does not.
-    """
-    _request("GET", "/health", "for its health")
 
 
 def _ask(event: str, resource: Mapping[str, str], payload: Mapping[str, Any], key: str, what: str) -> UUID:
@@ -83,16 +74,14 @@ def _ask(event: str, resource: Mapping[str, str], payload: Mapping[str, Any], ke
     # Dated now, however old the request is: a trigger ignores an event older than the last one that it acted on.
     occurred = datetime.now(UTC).isoformat()
     told = {"id": str(event_id), "occurred": occurred, "event": event, "resource": resource, "payload": payload}
-    _request("POST", "/events", what, json=[told])
+    _post("/events", what, json=[told])
     return event_id
 
 
-def _request(
-    method: Literal["GET", "POST"], path: Literal["/events", "/events/filter", "/health"], what: str, **content: Any
-) -> httpx.Response:
+def _post(path: Literal["/events", "/events/filter"], what: str, **content: Any) -> httpx.Response:
     try:
         with get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True) as client:
-            answer = client.request(method, path, **content)
+            answer = client.request("POST", path, **content)
             answer.raise_for_status()
             return answer
     except NO_ANSWER as error:

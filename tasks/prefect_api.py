@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_AUTH_STRING
 
-from slipway.errors import InfrastructureError
+from slipway.errors import BadInputError, InfrastructureError
 
 NO_ANSWER = (httpx.HTTPError, RuntimeError)  # the latter if the very first call fails
+
+
+class NotLetInError(BadInputError):
+    """Prefect's server asks everybody for one string, and was given none or another."""
 
 
 @contextmanager
@@ -20,6 +26,7 @@ def prefect(failed: str = "did not answer") -> Iterator[SyncPrefectClient]:
 
     Raises:
         InfrastructureError: Prefect does not answer.
+        NotLetInError: it does, but lets this process not in.
     """
     try:
         with get_client(sync_client=True) as client:
@@ -28,10 +35,36 @@ def prefect(failed: str = "did not answer") -> Iterator[SyncPrefectClient]:
         raise no_answer(failed, error) from error
 
 
-def no_answer(failed: str, error: Exception) -> InfrastructureError:
+def check_prefect(patience_seconds: float) -> None:
+    """See whether Prefect answers and lets this process in; its path /health asks nobody who they are.
+
+    Raises:
+        InfrastructureError: it does not answer.
+        NotLetInError: it does, but lets this process not in.
+    """
+    try:
+        with get_client(httpx_settings={"timeout": patience_seconds}, sync_client=True) as client:
+            client.api_version()
+    except NO_ANSWER as error:
+        raise no_answer("did not answer", error) from error
+
+
+def no_answer(failed: str, error: Exception) -> InfrastructureError | NotLetInError:
     """What is told when Prefect ``failed``, such as "did not answer"."""
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == HTTPStatus.UNAUTHORIZED:
+        return not_let_in(error)
     return InfrastructureError(
         f"Prefect {failed}: {in_one_line(error)}; check that its server is up and PREFECT_API_URL is right"
+    )
+
+
+def not_let_in(error: httpx.HTTPStatusError) -> NotLetInError:
+    """What is told when Prefect's answer is 401."""
+    url = error.request.url
+    given, it = PREFECT_API_AUTH_STRING.value(), "PREFECT_API_AUTH_STRING"
+    refused = f"does not accept this {it}; set it" if given else f"asks who you are; set {it}"
+    return NotLetInError(
+        f"Prefect at {url.scheme}://{url.netloc.decode()} {refused} to the NAME:PASSWORD that its server was given"
     )
 
 

@@ -33,7 +33,7 @@ os.environ.update(
 # What would lead a test to the person's own stores.
 for name in (
     *("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE"),
-    "SLIPWAY_ROLLOUTS_URL",
+    *("PREFECT_API_AUTH_STRING", "SLIPWAY_ROLLOUTS_URL"),
 ):
     os.environ.pop(name, None)
 # OpenVINO knows no variable for it, only its own file of consent; 0 declines.

@@ -19,6 +19,7 @@ from infra.provision.deployments import POOLED, ensure_deployment, ensure_pooled
 from infra.provision.pools import COMMON, ensure_pool
 from infra.provision.things import Change, Skip, Thing
 from slipway.errors import BadInputError, InfrastructureError, SlipwayError
+from tasks.prefect_api import not_let_in
 
 BY_HAND = "release"  # the flow of `slipway release`
 
@@ -36,6 +37,7 @@ def prefect_things(root: Path, target_pools: Iterable[str]) -> Iterator[Thing]:
     deployments = read_declared(root).deployments
     pools = dict.fromkeys([COMMON, *(one.work_pool.name for one in deployments), *target_pools])
     with get_client(sync_client=True) as client:
+        client.api_version()  # a server that does not let us in says so once, and not of each thing
         for name in pools:
             yield Thing(f"work pool {name}", partial(ensure_pool, client, name))
         for flow, pool in product(POOLED, target_pools):
@@ -58,8 +60,8 @@ def in_our_words(error: Exception) -> SlipwayError | None:
         error = cause
     if isinstance(error, httpx.HTTPStatusError):
         status, told = error.response.status_code, " ".join(error.response.text.split())[:400]
-        if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-            return BadInputError(f"{server} does not let you in ({status}); set PREFECT_API_AUTH_STRING")
+        if status == httpx.codes.UNAUTHORIZED:
+            return not_let_in(error)
         if status < httpx.codes.INTERNAL_SERVER_ERROR:
             return BadInputError(f"{server} refused ({status}): {told}; check that it is a Prefect 3.8 server")
         return InfrastructureError(f"{server} failed ({status}): {told}; look at its log")

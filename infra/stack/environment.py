@@ -26,7 +26,10 @@ def for_people(settings: Settings, services: Collection[str]) -> dict[str, str]:
             "MLFLOW_TRACKING_USERNAME": SERVICE_ACCOUNT,
             "MLFLOW_TRACKING_PASSWORD": keys["mlflow-slipway"],
         },
-        "prefect-api": {"PREFECT_API_URL": f"{settings.http('prefect-api')}/api"},
+        "prefect-api": {
+            "PREFECT_API_URL": f"{settings.http('prefect-api')}/api",
+            "PREFECT_API_AUTH_STRING": settings.prefect_auth_string,
+        },
         "receiver": {
             "SLIPWAY_WEBHOOK_URL": f"{settings.http('receiver')}/mlflow",
             "SLIPWAY_WEBHOOK_SECRET": keys["webhook"],

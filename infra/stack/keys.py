@@ -36,6 +36,7 @@ MADE: dict[str, Callable[[], str]] = {
     "mlflow-slipway": _password,
     "mlflow-forms": _password,
     "mlflow-webhooks": _fernet,
+    "prefect-api": _password,
     "webhook": _password,
 }
 

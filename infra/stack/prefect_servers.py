@@ -22,7 +22,7 @@ def api_recipe(settings: Settings) -> Recipe:
     """How the API and its pages are run; it brings the tables up to date first."""
     port = settings.ports[API]
     command = (*PREFECT, "server", "start", f"--host={HOST}", f"--port={port}", "--no-services")
-    # It asks nobody who they are: any page in a browser of this host could have it run a program.
+    # Without this a page of any site, in a browser of this host, could try passwords.
     origins = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}"}
     return Recipe(
         name=API,
@@ -49,6 +49,7 @@ def _environment(settings: Settings, service: str) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(settings.layout.data(service)),
         "PREFECT_API_URL": f"{settings.http(API)}/api",
+        "PREFECT_SERVER_API_AUTH_STRING": settings.prefect_auth_string,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": settings.postgres_url("prefect", "prefect", "postgresql+asyncpg"),
         "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
         "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",

@@ -35,6 +35,11 @@ class Settings:
         return f"{scheme}://{role}:{self.keys[f'postgres-{role}']}@{HOST}:{self.ports['postgres']}/{database}"
 
     @property
+    def prefect_auth_string(self) -> str:
+        """What Prefect's API asks of all who use it, as NAME:PASSWORD; it knows nobody else."""
+        return f"{SERVICE_ACCOUNT}:{self.keys['prefect-api']}"
+
+    @property
     def redis_url(self) -> str:
         """Where Prefect's servers find Redis."""
         return f"redis://:{self.keys['redis']}@{HOST}:{self.ports['redis']}/0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import sys
@@ -78,7 +79,9 @@ def _home(settings: Settings) -> dict[str, str]:
 def _signed_in(settings: Settings, worker: str, created: float) -> bool:
     """Whether the API has heard from the worker since then."""
     url = f"{settings.http(API)}/api/work_pools/{POOL}/workers/filter"
-    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})  # noqa: S310 - this host's
+    asker = base64.b64encode(settings.prefect_auth_string.encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {asker}"}
+    request = urllib.request.Request(url, b"{}", headers)  # noqa: S310 - this host's
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - the same
             workers = json.load(answer)

@@ -33,8 +33,9 @@ def receiver(
     """Receive MLflow's webhook, and ask Prefect for the releases that follow from it.
 
     MLflow posts to /mlflow; /health tells how it stands, /metrics is for Prometheus. It works in the project's
-    directory, whose params files say which models are released, and needs SLIPWAY_WEBHOOK_SECRET and PREFECT_API_URL.
-    What it has taken is kept under .slipway until Prefect has it. SIGTERM, or Ctrl-C, ends it with 0.
+    directory, whose params files say which models are released, and needs SLIPWAY_WEBHOOK_SECRET, PREFECT_API_URL and,
+    where Prefect's server asks for it, PREFECT_API_AUTH_STRING. What it has taken is kept under .slipway until Prefect
+    has it. SIGTERM, or Ctrl-C, ends it with 0.
     """
     secret_from(os.environ)  # before Prefect is imported, which takes seconds
     if not math.isfinite(window_s):

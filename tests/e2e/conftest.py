@@ -18,7 +18,7 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.release import release
 from slipway.cli import ending, main
 from slipway.config import load_params
-from slipway.records import ReleaseResult
+from slipway.records import ReleaseResult, Verdict
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.wiring import workshop
 from tests.e2e.project import make_project
@@ -48,7 +48,18 @@ def released(_prefect: None, tmp_path_factory: pytest.TempPathFactory) -> Releas
     root = tmp_path_factory.mktemp("project")
     make_project(root)
     with contextlib.chdir(root):
-        return Released(root, release(load_params(root / "params.yaml")))
+        for _ in range(3):
+            result = release(load_params(root / "params.yaml"))
+            if not unsettled(result):
+                break
+        return Released(root, result)
+
+
+def unsettled(result: ReleaseResult) -> bool:
+    """Whether some latency did not settle, as it may on a busy host; such timings are not kept."""
+    return any(
+        one.decision.verdict is Verdict.INCONCLUSIVE for outcome in result.release.targets for one in outcome.candidates
+    )
 
 
 @pytest.fixture

@@ -44,11 +44,6 @@ class GuardedServer(MlflowServer):
         super().__init__(root, "--app-name=slipway-auth", workers=workers, **environment)
 
     @property
-    def log(self) -> str:
-        """What it printed so far."""
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    @property
     def audit_log(self) -> str:
         """What it logged so far."""
         return self.audit.read_text(encoding="utf-8")

@@ -7,8 +7,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
-from infra.stack import Stack, free_ports
+from infra.stack import Stack
+from infra.stack.layout import PORTS
 from infra.stack.seaweedfs import NAME
+from tests.ports import free_ports
 
 BUCKET = "slipway"
 
@@ -17,7 +19,7 @@ class SeaweedFs:
     """A server whose data lie in ``home``; a context manager that leaves nothing running. It has one empty bucket."""
 
     def __init__(self, home: Path) -> None:
-        self._stack = Stack(home, free_ports(), only=[NAME])
+        self._stack = Stack(home, free_ports(PORTS), only=[NAME])
         self.environment = self._stack.environment
         self.endpoint = self.environment["AWS_ENDPOINT_URL"]
 

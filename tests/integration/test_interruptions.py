@@ -13,7 +13,7 @@ import pytest
 
 from slipway.stores.mlflow_registry import MlflowRegistry
 from slipway.wiring import workshop
-from tests.e2e.project import ENGINE, MODEL_URI
+from tests.e2e.project import ENGINE, MODEL_URI, write_params
 from tests.integration.conftest import Command, Project
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -68,6 +68,7 @@ def test_a_release_killed_at_any_moment_is_finished_by_the_next(project: Project
 
 
 def test_ctrl_c_ends_a_release_in_seconds_and_holds_no_lock(project: Project) -> None:
+    write_params(project.root, latency={"samples": 1_000_000})  # it would take minutes
     with project.start("release", MODEL_URI) as command:
         command.wait_for(lambda: " export " in command.stderr)
 
@@ -76,7 +77,7 @@ def test_ctrl_c_ends_a_release_in_seconds_and_holds_no_lock(project: Project) ->
         assert second.object["error"] == "another release of tiny is running in this project; wait for it"
 
         command.send(signal.SIGINT, to_group=True)
-        assert command.ended(within_seconds=10) == 130
+        assert command.ended(within_seconds=60) == 130
         assert command.left() == set()
         assert command.stderr.count("interrupted; what is finished is kept") == 1
         assert "Traceback" not in command.stderr

@@ -13,7 +13,7 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
-from slipway.cli.main import app
+from slipway.cli.commands import app
 from slipway.config import load_params
 from slipway.records import Form
 

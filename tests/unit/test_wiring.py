@@ -193,14 +193,21 @@ def test_a_flow_that_is_not_installed_is_told() -> None:
 def test_a_server_of_prefect_that_is_down_is_told_and_any_other_error_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    class PrefectHTTPStatusError(Exception):
+        """Named as Prefect's, which the library does not know."""
+
     def flow(message: str) -> None:
-        raise RuntimeError(message)
+        raise PrefectHTTPStatusError(message) if message.startswith("Client error") else RuntimeError(message)
 
     entry = mock.Mock(load=lambda: flow)
     monkeypatch.setattr(wiring.importlib.metadata, "entry_points", lambda **_: [entry])
 
     with pytest.raises(InfrastructureError, match=r"^Prefect did not answer: Failed to reach API at \S+; check that "):
         load_flow("release")("Failed to reach API at http://127.0.0.1:1/api")
+    with pytest.raises(BadInputError, match=r"^Prefect asks who you are, .*; set PREFECT_API_AUTH_STRING to the "):
+        load_flow("release")("Client error '401 Unauthorized' for url 'http://127.0.0.1:1/api/admin/version'")
+    with pytest.raises(PrefectHTTPStatusError, match="404"):
+        load_flow("release")("Client error '404 Not Found' for url 'http://127.0.0.1:1/api/admin/version'")
     with pytest.raises(RuntimeError, match=r"^another$"):
         load_flow("release")("another")
 

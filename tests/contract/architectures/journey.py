@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,9 +89,8 @@ def _log(architecture: Architecture, directory: Path) -> None:
     module = registered(architecture)
     scripted = isinstance(module, torch.jit.ScriptModule)
     example = list(architecture.arrays(2, seed=0).values())
-    logger = logging.getLogger("mlflow.pytorch")
-    logger.setLevel(logging.ERROR)  # it warns of pickles, which a ScriptModule is none of
-    with warnings.catch_warnings():
+    # It warns of pickles, which a ScriptModule is none of.
+    with _told_errors_alone("mlflow.pytorch"), warnings.catch_warnings():
         # nn.LSTM reassigns its own list of weights in forward; the export keeps the parameters.
         warnings.filterwarnings("ignore", r"The tensor attributes? .*_flat_weights", UserWarning)
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
@@ -101,6 +102,18 @@ def _log(architecture: Architecture, directory: Path) -> None:
             pip_requirements=["torch"],
             serialization_format="pickle" if scripted else "pt2",
         )
+
+
+@contextlib.contextmanager
+def _told_errors_alone(name: str) -> Iterator[None]:
+    """Let this logger warn of nothing in the block."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _write(architecture: Architecture, directory: Path, count: int, seed: int) -> DataSource:

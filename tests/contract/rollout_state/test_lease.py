@@ -152,7 +152,7 @@ def test_a_renewed_lease_and_a_saved_state_are_signs_of_life(store: RolloutStore
 
 @pytest.mark.integration
 def test_of_controllers_that_start_at_once_one_is_at_work(url: str) -> None:
-    with controllers(4, url, 2.0) as started:
+    with controllers(4, url, 10.0) as started:  # renewed every 2 s, also on a busy host
         for process in started:
             begin(process)
         answers = [told(process) for process in started]

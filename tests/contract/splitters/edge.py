@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, Self
 
 from slipway.rollout.gateway.envoy_admin import EnvoyAdmin
 from slipway.rollout.gateway.envoy_config import CHALLENGER, CHAMPION, Places
-from slipway.rollout.gateway.envoy_process import await_ready, envoy, free_port, write_files
+from slipway.rollout.gateway.envoy_process import await_ready, envoy, write_files
 from slipway.rollout.gateway.running import Gateway
 from slipway.rollout.splitters.envoy import EnvoySplitter
+from tests.ports import free_port
 
 WAIT_SECONDS = 60.0
 INFER = "/v2/models/m/infer"
@@ -39,10 +40,7 @@ class Edge:
 
     def __init__(self, folder: Path, shadow: bool = False) -> None:
         self.folder = folder
-        ports: set[int] = set()
-        while len(ports) < 4:
-            ports.add(free_port())
-        listening, admin, champion, challenger = ports
+        listening, admin, champion, challenger = (free_port() for _ in range(4))
         self.places = Places("127.0.0.1", listening, admin, champion, challenger, folder)
         self._ports = {CHAMPION: champion, CHALLENGER: challenger}
         self._arms: dict[str, subprocess.Popen[bytes]] = {}

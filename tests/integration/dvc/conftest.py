@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.integration.conftest import TRIES
 
 ROOT = Path(__file__).parents[3]
 ALWAYS = {"hardware", "verify"}  # cheap, and without consequence while host and data stay the same
@@ -64,6 +67,10 @@ class Checkout:
                 found[variant, engine] = record["artifact"]["digest"]
         return found
 
+    def verdict(self) -> str:
+        """What was concluded for the one target."""
+        return str(json.loads((self.root / "stages/report/metrics.json").read_text())["x86"]["verdict"])
+
     def commit(self) -> None:
         self.told("git", "add", "--all")
         self.told("git", "commit", "--quiet", "--message", "state")
@@ -93,6 +100,11 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, set[
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     checkout.commit()
     ran = checkout.repro()
+    for _ in range(TRIES - 1):
+        if checkout.verdict() != "INCONCLUSIVE":  # on a busy host latency may not settle at once
+            break
+        checkout.told("dvc", "repro", "--force", "--single-item", "benchmark@x86")
+        checkout.repro()
     checkout.commit()
     return checkout, ran
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from slipway.wiring import workshop
-from tests.integration.conftest import Command, Project
+from tests.integration.conftest import INCONCLUSIVE, TRIES, Command, Project
 
 pytestmark = pytest.mark.integration
 
@@ -32,8 +32,12 @@ def project(tmp_path: Path) -> Project:
     root.mkdir()
     (root / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
     made = Project(root)
-    with made.start("demo", "digits") as command:
-        assert command.ended(DEMO_SECONDS) == 0, command.stderr
+    for _ in range(TRIES):
+        with made.start("demo", "digits") as command:
+            code = command.ended(DEMO_SECONDS)
+        if code != INCONCLUSIVE:  # on a busy host latency may not settle at once
+            break
+    assert code == 0, command.stderr
     return made
 
 

@@ -15,11 +15,9 @@ from slipway.engines.base import RunOptions
 from slipway.serving.http.inference_json import Array
 from slipway.stores.registry import CHAMPION
 from slipway.wiring import workshop
-from tests.e2e.project import ENGINE, MODEL_URI, target, write_params
+from tests.e2e.project import ENGINE, target, write_params
 from tests.integration.conftest import Project
 from tests.integration.serving.test_serve import SERVE, address
-
-RELEASE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,7 @@ def served(_made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     shutil.copytree(_made, root)
     write_params(root, variants=["fp32"], targets=target())
     project = Project(root)
-    with project.start("release", MODEL_URI) as release:
-        assert release.ended(RELEASE_SECONDS) == 0, release.stderr
+    project.release()
     version = workshop(root).registry.aliases(ENGINE)[CHAMPION]
     with project.start(*SERVE) as command:
         base = address(command)

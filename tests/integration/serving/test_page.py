@@ -35,7 +35,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-WAIT_MS = 30_000
+WAIT_MS, START_MS = 60_000, 180_000
 expect.set_options(timeout=WAIT_MS)
 
 
@@ -45,7 +45,7 @@ def browser() -> Iterator[Browser]:
     if found is None:
         pytest.skip("no Chromium: apt install chromium")
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, headless=True, args=list(FLAGS))
+        opened = playwright.chromium.launch(executable_path=found, headless=True, args=list(FLAGS), timeout=START_MS)
         yield opened
         opened.close()
 

@@ -17,7 +17,6 @@ import pytest
 
 from slipway.records import CandidateSpec
 from slipway.wiring import host_hardware, workshop
-from tests.e2e.project import MODEL_URI
 from tests.fakes.multiplier import NAME, X, answer, register
 from tests.integration.conftest import Command, Project
 
@@ -51,7 +50,6 @@ def example(metadata: dict[str, Any], batch: int) -> dict[str, Any]:
     return {"inputs": inputs}
 
 
-RELEASE_SECONDS = 600.0
 SERVE = ("serve", "tiny", "--target", "x86", "--port", "0")
 
 
@@ -86,8 +84,7 @@ def index(base: str) -> list[dict[str, str]]:
 
 
 def test_what_was_released_is_served(project: Project) -> None:
-    with project.start("release", MODEL_URI) as release:
-        assert release.ended(RELEASE_SECONDS) == 0, release.stderr
+    project.release()
     with project.start(*SERVE) as command:
         model = f"{address(command)}/models/{NAME}"
         answered = asked(f"{model}/infer", example(asked(model), 3))
@@ -123,8 +120,8 @@ def test_sigterm_and_ctrl_c_lose_no_answer_and_leave_nothing_behind(registered: 
             asker.join()
         assert command.ended() == 0
         assert not list(temporary.iterdir())
-        # Who was being answered got the answer; then nobody could connect any more.
-        assert all(isinstance(one, dict) or "refused" in str(one) or "reset" in str(one) for one in answers)
+        # Who was being answered got the answer; then nobody could connect any more, or had just not asked yet.
+        assert all(isinstance(getattr(one, "reason", one), dict | ConnectionError) for one in answers), answers
         logged = [json.loads(line) for line in command.stdout.splitlines()]
     assert len(logged) == sum(isinstance(one, dict) for one in answers)
     assert {line["digest"] for line in logged} == {logged[0]["digest"]}

@@ -9,8 +9,10 @@ from typing import Protocol
 
 import pytest
 
-from infra.stack import Stack, free_ports
+from infra.stack import Stack
+from infra.stack.layout import PORTS
 from tests.e2e.project import write_params
+from tests.ports import free_ports
 
 # A worker asks for work every 10 s, and tells every 30 s that it is there.
 QUICK_WORKER = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_HEARTBEAT_SECONDS": "2"}
@@ -33,7 +35,7 @@ def start_stack() -> Iterator[StartStack]:
 
         def start(root: Path, *only: str, extra: Mapping[str, Mapping[str, str]] | None = None) -> Stack:
             everywhere = {"worker": QUICK_WORKER, **(extra or {})}
-            stack = running.enter_context(Stack(root, free_ports(), only=only or None, extra=everywhere))
+            stack = running.enter_context(Stack(root, free_ports(PORTS), only=only or None, extra=everywhere))
             running.callback(_kill, stack)
             return stack
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from infra.provision.pools import ensure_pool
 from infra.stack import Stack
@@ -179,7 +179,7 @@ def _found(environment: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
-        with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
+        with temporary_settings({one: environment[one.name] for one in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)}):
             yield
     finally:
         for name, value in before.items():

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 TWO = {"required": True, "persons": 2}
 PARALLEL = 50
-RUN_SECONDS = 120.0
+RUN_SECONDS = 300.0
 POOL = "slipway"
 
 

@@ -29,7 +29,7 @@ from tests.integration.prefect_server import PrefectServer
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POOL = "board"
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 300.0
 # Another session of a host that others use too may differ by more than any real threshold.
 TARGETS = target(max_regression=0.9)
 SETTINGS: dict[str, Any] = {"variants": ["int8-dynamic"], "latency": {"samples": 64}, "targets": TARGETS}
@@ -54,7 +54,10 @@ def project(server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> 
     make_project(root)
     write_params(root, **SETTINGS)
     with contextlib.chdir(root):
-        released = release(load_params(root / "params.yaml"))
+        releases = (release(load_params(root / "params.yaml")) for _ in range(3))
+        # On a busy host latency may not settle at once.
+        released = next((one for one in releases if one.verdict is not Verdict.INCONCLUSIVE), None)
+        assert released is not None, "latency never settled"
         assert released.verdict is Verdict.PASS, released.release.targets[0].decision
         yield workshop(root)
 
@@ -83,8 +86,9 @@ def audited(*arguments: str) -> Audit:
 
 def test_a_champion_that_holds_passes_and_its_version_says_so(server: PrefectServer, project: Workshop) -> None:
     looks = (audited() for _ in range(3))  # on a busy host latency may not settle at once
-    found = next(one for one in looks if one.decision.verdict is not Verdict.INCONCLUSIVE)
+    found = next((one for one in looks if one.decision.verdict is not Verdict.INCONCLUSIVE), None)
 
+    assert found is not None, "latency never settled"
     assert found.decision.verdict is Verdict.PASS, found.decision
     version = project.registry.version(ENGINE, "1")
     assert found.fresh is not None

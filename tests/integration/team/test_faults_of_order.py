@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from infra.stack import Stack
 from infra.stack.services import Service
@@ -34,7 +34,7 @@ LOGGER = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).parents[3]
 DEAD = "slipway: a run whose worker died is crashed"
 CHANGEABLE = ("name", "description", "enabled", "trigger", "actions")
-SILENT_SECONDS = 60.0  # two heartbeats, which are 30 s apart at the least
+SILENT_SECONDS = 75.0  # two heartbeats, which are 30 s apart at the least
 # Long enough for a fault in the middle: a benchmark takes some 15 s.
 LONG = {
     "variants": ["fp32"],
@@ -51,7 +51,9 @@ class Team:
 
     def __init__(self, root: Path, stack: Stack) -> None:
         self.root, self.stack = root, stack
-        self.api = httpx.Client(base_url=stack.environment["PREFECT_API_URL"], timeout=60)
+        known = stack.environment
+        who = httpx.BasicAuth(*known["PREFECT_API_AUTH_STRING"].split(":", 1))
+        self.api = httpx.Client(base_url=known["PREFECT_API_URL"], auth=who, timeout=60)
 
     def register(self, seed: int) -> str:
         """Register a model of its own; its version."""
@@ -162,7 +164,8 @@ def team(start_stack: StartStack, tmp_path_factory: pytest.TempPathFactory) -> I
     with pytest.MonkeyPatch.context() as here:
         for name, value in stack.environment.items():
             here.setenv(name, value)
-        with temporary_settings({PREFECT_API_URL: stack.environment["PREFECT_API_URL"]}):
+        known = stack.environment
+        with temporary_settings({one: known[one.name] for one in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)}):
             team = Team(root, stack)
             team.stop_the_clock()
             receiver, mlflow = stack.service("receiver"), stack.service("mlflow")
@@ -225,9 +228,9 @@ def test_a_release_whose_worker_was_killed_is_done_again(team: Team) -> None:
     benchmarks()
     killed = time.monotonic()
     worker.kill()
-    worker.start()
     (run,) = team.releases(version)
     assert run["state_type"] == "RUNNING", "of which nobody tells Prefect yet"
+    worker.start()
 
     wait_for(lambda: team.releases(version)[0]["state_type"] == "CRASHED", STEP_SECONDS)
     told("its run was Crashed within", killed)

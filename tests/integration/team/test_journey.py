@@ -53,7 +53,7 @@ SETTINGS: dict[str, Any] = {
     "targets": target(max_regression=0.9),
     "approval": {"required": True},
 }
-SOON_SECONDS, RUN_SECONDS, COMMAND_SECONDS = 60.0, 600.0, 300.0
+SOON_SECONDS, RUN_SECONDS, COMMAND_SECONDS = 300.0, 600.0, 300.0
 QUIET_SECONDS = 3.0  # an event becomes a run within one; the audit's test looks once more
 
 
@@ -63,7 +63,7 @@ class Team:
     def __init__(self, root: Path, stack: Stack) -> None:
         self.root, self.stack = root, stack
         told, admin = stack.environment, stack.admin_environment
-        self.api = api(told["PREFECT_API_URL"])
+        self.api = api(told["PREFECT_API_URL"], told["PREFECT_API_AUTH_STRING"])
         who = (admin["MLFLOW_ADMIN_USERNAME"], admin["MLFLOW_ADMIN_PASSWORD"])
         self.mlflow = httpx.Client(base_url=f"{told['MLFLOW_TRACKING_URI']}/api", auth=who, timeout=60)
 
@@ -255,8 +255,9 @@ def test_who_registers_a_version_starts_its_release(
     }
     record_testsuite_property("journey_seconds", {name: round(seconds, 1) for name, seconds in since.items()})
     assert run["parameters"]["model"] == f"models:/{NAME}/1"
-    if run["state_name"] == "INCONCLUSIVE":  # on a busy host latency may not settle at once
-        run = team.start("release-version/release")
+    for _ in range(2):
+        if run["state_name"] == "INCONCLUSIVE":  # on a busy host latency may not settle at once
+            run = team.start("release-version/release")
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "PASS"), run["state"]["message"]
     assert team.registered("1")[0] == {"challenger": "1"}
     engine = registry.version(ENGINE, "1")
@@ -303,7 +304,7 @@ def test_who_may_not_approve_changes_nothing_and_who_may_promotes(team: Team) ->
     assert aliases["champion"] == "1"
     assert (tags["slipway.decision"], tags["slipway.approver"]) == ("promoted", "ann")
     assert tags["slipway.reason"] == "agrees with the report"
-    assert abs(datetime.fromisoformat(tags["slipway.decided_at"]).timestamp() - time.time()) < SOON_SECONDS
+    assert abs(datetime.fromisoformat(tags["slipway.decided_at"]).timestamp() - time.time()) < 60
     lines = [line for line in team.changes[since:] if line["what"].get("name") == ENGINE]
     assert {line["user"] for line in lines if line["status"] == 200} == {"ann"}
     assert "champion" in [line["what"].get("alias") for line in lines if line["user"] == "ann"]
@@ -327,8 +328,9 @@ def test_the_champion_goes_to_a_device_that_has_no_key(team: Team) -> None:
 
 def test_an_audit_finds_that_the_champion_holds(team: Team) -> None:
     looks = (team.start("audit/audit") for _ in range(3))  # on a busy host latency may not settle at once
-    run = next(one for one in looks if one["state_name"] != "INCONCLUSIVE")
+    run = next((one for one in looks if one["state_name"] != "INCONCLUSIVE"), None)
 
+    assert run is not None, "none of three looks settled"
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "PASS"), run["state"]["message"]
     assert team.registered("1")[1]["slipway.audit"] == "PASS"
     assert len(team.announced()) == 1, "of all the deliveries above"

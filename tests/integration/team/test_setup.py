@@ -42,7 +42,7 @@ TARGETS = {"x86": {"engines": ["onnxruntime"]}, "far": {"engines": ["onnxruntime
 RELEASE = "slipway: release what was asked for"
 DEAD = "slipway: a run whose worker died is crashed"
 CHANGEABLE = ("name", "description", "enabled", "trigger", "actions")
-SILENT_SECONDS = 60.0  # two heartbeats, which are 30 s apart at the least: a test has no outage to bear
+SILENT_SECONDS = 75.0  # two heartbeats, which are 30 s apart at the least: a test has no outage to bear
 # A run of the flow whose crash is to be looked at again.
 BEATING = """
 import sys, time
@@ -54,7 +54,7 @@ def beating() -> None:
 
 beating()
 """
-WAIT_SECONDS, CRASH_SECONDS, COMMAND_SECONDS = 120.0, 180.0, 300.0
+WAIT_SECONDS, CRASH_SECONDS, COMMAND_SECONDS = 300.0, 300.0, 300.0
 
 
 class StrictMlflow(MlflowServer):

@@ -27,7 +27,7 @@ import time
 from tasks import slots
 
 slots.LEASE_SECONDS = 60
-with slots.slot("release:doomed", print):
+with slots.slot("release:doomed", lambda _: None):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -98,7 +98,7 @@ def test_the_slot_of_a_killed_holder_is_free_after_its_lease(tmp_path: Path) -> 
     with slot("release:doomed", lambda _: None):
         took = time.monotonic() - killed
 
-    assert took < SHORTEST_SECONDS + 60, "its lease, and the time that Prefect and a busy host take to see it"
+    assert took < SHORTEST_SECONDS + 120, "its lease, and the time that Prefect and a busy host take to see it"
 
 
 def test_a_slot_is_given_back_after_its_lease_was_renewed(monkeypatch: pytest.MonkeyPatch) -> None:

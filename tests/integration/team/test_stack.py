@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,15 +20,27 @@ import psutil
 import psycopg
 import pytest
 import redis
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import CloseCode
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
-from infra.stack import SERVICES, Stack, free_ports
+from infra.stack import SERVICES, Stack
+from infra.stack.layout import PORTS
 from infra.stack.processes import MARK
 from slipway.errors import BadInputError, InfrastructureError
+from tasks.prefect_api import NotLetInError, prefect
+from tests.e2e.project import write_params
 from tests.integration.team.conftest import StartStack
+from tests.ports import free_port, free_ports
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-WAIT_SECONDS = 120.0
+REPOSITORY = Path(__file__).parents[3]
+WAIT_SECONDS = 300.0
+OF_WORKERS = ("work_pools/slipway/workers/connect", "task_runs/subscriptions/scheduled")
+STREAMS = ("events/in", "events/out", "logs/out", *OF_WORKERS)
 FLOW = """\
 from prefect import flow
 
@@ -47,8 +60,10 @@ def stack(start_stack: StartStack, team_project: Path) -> Stack:
 
 @pytest.fixture
 def api(stack: Stack) -> Iterator[httpx.Client]:
-    """Prefect's API."""
-    with httpx.Client(base_url=stack.environment["PREFECT_API_URL"], timeout=30) as client:
+    """Prefect's API, as its clients ask it."""
+    told = stack.environment
+    who = httpx.BasicAuth(*told["PREFECT_API_AUTH_STRING"].split(":", 1))
+    with httpx.Client(base_url=told["PREFECT_API_URL"], auth=who, timeout=30) as client:
         yield client
 
 
@@ -101,7 +116,7 @@ def command(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "infra.stack", *words],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=WAIT_SECONDS,
@@ -142,12 +157,74 @@ def test_nobody_gets_in_without_a_password(stack: Stack) -> None:
         psycopg.connect(told["SLIPWAY_ROLLOUTS_URL"].rpartition("/")[0] + "/mlflow")
 
 
+def test_prefect_answers_nobody_without_its_string(stack: Stack, api: httpx.Client) -> None:
+    url = stack.environment["PREFECT_API_URL"]
+    flow = {"name": "stranger"}
+    for who in (None, ("slipway", ""), ("slipway", "wrong"), ("admin", "pass")):
+        for path in ("/flows/", "/flows/filter", "/automations/", "/csrf-token", "/health", "/no-such-path"):
+            assert httpx.post(f"{url}{path}", json=flow, auth=who).status_code == 401, path
+        for path in ("/admin/version", "/admin/settings", "/docs", "/openapi.json"):
+            assert httpx.get(f"{url}{path}", auth=who).status_code == 401, path
+    assert httpx.get(f"{url}/health").json() is True, "as probes ask it"
+    assert got(api.post("/flows/filter", json={"flows": {"name": {"any_": ["stranger"]}}})) == []
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(NotLetInError), prefect() as stranger:
+        stranger.read_flows()
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_what_prefect_streams_is_for_nobody_without_its_string(stack: Stack, path: str) -> None:
+    """Events in particular: one of them starts a release."""
+    url = f"{stack.environment['PREFECT_API_URL'].replace('http', 'ws', 1)}/{path}"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(url)
+    for token in (None, "slipway:wrong"):
+        with connect(url, subprotocols=[Subprotocol("prefect")]) as stranger:
+            stranger.send(json.dumps({"type": "auth", "token": token}))
+            with pytest.raises(ConnectionClosed) as ended:
+                stranger.recv(timeout=WAIT_SECONDS)
+        assert ended.value.rcvd is not None
+        assert ended.value.rcvd.code == CloseCode.POLICY_VIOLATION
+    with connect(url, subprotocols=[Subprotocol("prefect")]) as known:
+        known.send(json.dumps({"type": "auth", "token": stack.environment["PREFECT_API_AUTH_STRING"]}))
+        assert json.loads(known.recv(timeout=WAIT_SECONDS))["type"] == "auth_success"
+
+
+@pytest.mark.parametrize(
+    ("string", "told"),
+    [("", "asks who you are; set"), ("slipway:wrong", "does not accept this PREFECT_API_AUTH_STRING; set it")],
+    ids=["none", "wrong"],
+)
+@pytest.mark.parametrize("words", [("-m", "infra.setup"), ("-m", "slipway.cli", "receiver", "--port=0")], ids=" ".join)
+def test_who_has_not_prefects_string_is_told_what_to_set(
+    stack: Stack, tmp_path: Path, words: tuple[str, ...], string: str, told: str
+) -> None:
+    write_params(tmp_path)
+    shutil.copy2(REPOSITORY / "prefect.yaml", tmp_path)
+    known = {name: stack.environment[name] for name in ("PREFECT_API_URL", "SLIPWAY_WEBHOOK_SECRET")}
+    ended = subprocess.run(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env={**os.environ, **known, "PREFECT_API_AUTH_STRING": string, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    server = stack.environment["PREFECT_API_URL"].removesuffix("/api")
+    assert ended.stderr.count(f"Prefect at {server} {told}") == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_page_of_another_site_gets_nowhere(stack: Stack, api: httpx.Client) -> None:
-    """In a browser of this host it may open any local port; what it may neither read nor send as JSON is no use."""
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    """In a browser of this host it may open any local port; what it may neither read nor send as JSON is no use.
+
+    A browser asks whether it may before it shows the string.
+    """
+    words = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
     own = f"http://localhost:{stack.ports['prefect-api']}"
     for origin, allowed in (("http://elsewhere.example", None), (own, own)):
-        answer = api.options("/flows/", headers={"Origin": origin, **asked})
+        answer = httpx.options(f"{stack.environment['PREFECT_API_URL']}/flows/", headers={"Origin": origin, **words})
         assert answer.headers.get("access-control-allow-origin") == allowed
     assert api.post("/flows/", content=b'{"name": "x"}', headers={"Content-Type": "text/plain"}).status_code == 422
 
@@ -248,13 +325,13 @@ def test_what_a_killed_first_process_leaves_behind_is_cleared_away(stack: Stack)
 
 
 def test_up_twice_and_down_leave_no_process(tmp_path: Path) -> None:
-    ports = [word for name, port in free_ports().items() for word in ("--port", f"{name}={port}")]
+    ports = [word for name, port in free_ports(PORTS).items() for word in ("--port", f"{name}={port}")]
     try:
         first = command(tmp_path, "up", "--only", "redis", "--only", "postgres", "--json", *ports)
         assert first.returncode == 0, first.stderr
         second = command(tmp_path, "up", "--only", "redis", "--only", "postgres")
         assert (second.returncode, "redis: there already" in second.stderr) == (0, True), second.stderr
-        moved = command(tmp_path, "up", "--only", "redis", "--port", f"redis={free_ports(['redis'])['redis']}")
+        moved = command(tmp_path, "up", "--only", "redis", "--port", f"redis={free_port()}")
         assert (moved.returncode, "redis runs on other ports than those asked for" in moved.stderr) == (2, True)
         told = command(tmp_path, "status", "--json")
         rows = {row["service"]: row for row in json.loads(told.stdout)["services"]}
@@ -288,7 +365,7 @@ def _marked(root: Path) -> list[psutil.Process]:
 
 
 def test_a_port_that_is_taken_is_told_with_its_option(tmp_path: Path) -> None:
-    ports = free_ports()
+    ports = free_ports(PORTS)
     with socket.create_server(("127.0.0.1", ports["redis"])):
         chosen = [word for name, port in ports.items() for word in ("--port", f"{name}={port}")]
         ended = command(tmp_path, "up", "--only", "redis", *chosen)
@@ -300,7 +377,7 @@ def test_a_port_that_is_taken_is_told_with_its_option(tmp_path: Path) -> None:
 
 
 def test_a_server_that_ends_at_once_tells_why(tmp_path: Path) -> None:
-    with Stack(tmp_path, free_ports(), only=["redis"]) as running:
+    with Stack(tmp_path, free_ports(PORTS), only=["redis"]) as running:
         service = running.service("redis")
         service.stop()
         (tmp_path / ".slipway" / "stack" / "data" / "redis" / "appendonly.aof").write_text("no such command\n" * 9)
@@ -312,7 +389,7 @@ def test_a_server_that_ends_at_once_tells_why(tmp_path: Path) -> None:
 
 
 def test_a_failed_start_leaves_no_process(tmp_path: Path) -> None:
-    ports = free_ports()
+    ports = free_ports(PORTS)
     with (
         socket.create_server(("127.0.0.1", ports["postgres"])),
         pytest.raises(BadInputError, match="postgres would listen"),

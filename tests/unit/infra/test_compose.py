@@ -23,7 +23,7 @@ from infra.stack.postgres import DATABASES
 from infra.stack.seaweedfs import SIGNED
 from infra.stack.workers import PATIENT
 from slipway import SILENT
-from slipway.cli.main import app
+from slipway.cli.commands import app
 
 ROOT = Path(__file__).parents[3]
 INFRA = ROOT / "infra"
@@ -35,6 +35,7 @@ OURS = re.compile(r"slipway-(server|worker|worker-gpu):0\.1\.0")
 PINNED = re.compile(r"[\w./-]+:v?\d+(\.\d+)+[\w.-]*")
 # What a host's path is checked for; `worker-tmp` stays the name of a volume.
 GIVEN = {"SLIPWAY_PROJECT": "/srv/project", "SLIPWAY_MODEL": "digits-resnet", "SLIPWAY_TARGET": "x86"}
+ASKING = ("prefect-api", "prefect-services")
 CONDITIONS = {"service_healthy", "service_completed_successfully"}
 
 
@@ -323,8 +324,8 @@ def test_the_example_is_read_as_it_tells_and_makes_a_fernet_key(tmp_path: Path) 
 def test_nothing_in_the_file_is_a_secret() -> None:
     for name, service in SERVICES.items():
         for key in service.get("environment") or {}:
-            if re.search(r"PASSWORD|SECRET|_KEY\b|AUTH\b", key):
-                raw = RAW["services"][name]["environment"][key]
+            if re.search(r"PASSWORD|SECRET|_KEY\b|AUTH\b|AUTH_STRING", key):
+                raw = RAW["services"][name]["environment"][key].removeprefix("slipway:")
                 assert VARIABLE.fullmatch(raw), f"{name} is told {key} in the file"
 
 
@@ -359,7 +360,7 @@ def test_each_server_is_told_what_the_same_one_of_the_stack_is_told(name: str, s
     elsewhere = {"PREFECT_HOME", "PREFECT_API_URL", "MLFLOW_AUTH_CONFIG_PATH"}
     assert own.keys() - elsewhere - here.keys() == set()
     placed = re.compile(r"127\.0\.0\.1|/|^s3://")
-    secret = re.compile("PASSWORD|SECRET|KEY")
+    secret = re.compile("PASSWORD|SECRET|KEY|AUTH_STRING")
     for key in own.keys() & here.keys():
         if not secret.search(key) and not placed.search(own[key]):
             assert here[key] == own[key], key
@@ -377,6 +378,31 @@ def test_each_database_has_the_owner_that_it_has_in_the_stack() -> None:
         assert variable == f"{role.upper()}_DATABASE_PASSWORD"
     for role in set(owners.values()):
         assert SERVICES["postgres"]["environment"][f"{role.upper()}_DATABASE_PASSWORD"]
+
+
+def test_whoever_asks_prefect_shows_the_string_that_it_asks_for(tmp_path: Path) -> None:
+    """Prometheus from a file of its own; what would be Prometheus shows how it was started."""
+    (asked,) = {SERVICES[name]["environment"]["PREFECT_SERVER_API_AUTH_STRING"] for name in ASKING}
+    (shown,) = {told["PREFECT_API_AUTH_STRING"] for told in (FILE["x-clients"], FILE["x-worker"]["environment"])}
+    name, _, password = asked.partition(":")
+    assert shown == asked
+    assert SERVICES["prometheus"]["environment"] == {"PREFECT_API_PASSWORD": password}
+    scrapes = yaml.safe_load((INFRA / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    (job,) = [job for job in scrapes if job["job_name"] == "prefect"]
+    kept = tmp_path / "prefect-api-password"
+    assert job["basic_auth"] == {"username": name, "password_file": f"/tmp/{kept.name}"}
+
+    (tmp_path / "prometheus").write_text(f"#!/bin/sh\nenv >{tmp_path}/environment\necho $*\n")
+    (tmp_path / "prometheus").chmod(0o755)
+    shell, script = SERVICES["prometheus"]["entrypoint"]
+    command = [shell, script.replace("/etc/prometheus", str(INFRA / "prometheus")), "--config.file=x"]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TMPDIR": str(tmp_path), "PREFECT_API_PASSWORD": "a %s secret"}
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert printed == "--config.file=x\n"
+    assert kept.read_text() == "a %s secret"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert "secret" not in (tmp_path / "environment").read_text()
 
 
 def test_s3_knows_the_identities_of_the_stack(stack: Stack, tmp_path: Path) -> None:

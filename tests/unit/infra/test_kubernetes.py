@@ -18,7 +18,7 @@ import yaml
 from infra.stack import Stack
 from infra.stack.workers import PATIENT
 from slipway import SILENT
-from slipway.cli.main import app
+from slipway.cli.commands import app
 from slipway.rollout.splitters.kserve import ROUTES, SERVICES, KServePlace, KServeSplitter
 from tests.contract.splitters.cluster import Cluster
 
@@ -179,13 +179,14 @@ def test_the_receiver_is_where_the_servers_are_told_it_is() -> None:
 
 def test_the_servers_and_the_secret_are_what_the_stack_tells(tmp_path: Path) -> None:
     told = named("ConfigMap")["slipway-servers"]["data"]
-    (comment,) = re.findall(r"^# with (.*)\.$", (FOLDER / "servers.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    text = (FOLDER / "servers.yaml").read_text(encoding="utf-8")
+    (comment,) = re.findall(r"^# with (.*?)\.$", text, re.MULTILINE | re.DOTALL)
     secret = set(re.findall(r"[A-Z][A-Z0-9_]+", comment))
 
     assert secret | told.keys() >= Stack(tmp_path).environment.keys()
     assert not secret & told.keys()
-    assert all(re.search("PASSWORD|SECRET|KEY|ROLLOUTS_URL", name) for name in secret)
-    assert not [name for name in told if re.search("PASSWORD|SECRET|KEY", name)]
+    assert all(re.search("PASSWORD|SECRET|KEY|AUTH_STRING|ROLLOUTS_URL", name) for name in secret)
+    assert not [name for name in told if re.search("PASSWORD|SECRET|KEY|AUTH_STRING", name)]
     assert told.items() >= SILENT.items()
     here = COMPOSE["x-clients"]
     assert {name: here[name] for name in told.keys() & here.keys()} == {

@@ -243,7 +243,7 @@ def test_a_bucket_out_of_reach_is_told_with_its_reason(
 @pytest.mark.parametrize(
     ("status", "error", "told"),
     [
-        (401, BadInputError, "does not let you in .*PREFECT_API_AUTH_STRING"),
+        (401, BadInputError, "http://prefect asks who you are; set PREFECT_API_AUTH_STRING"),
         (422, BadInputError, r"refused \(422\): why"),
         (503, InfrastructureError, r"failed \(503\): why"),
     ],

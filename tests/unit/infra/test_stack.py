@@ -161,6 +161,19 @@ def test_prefect_keeps_nothing_in_memory_alone(tmp_path: Path) -> None:
         assert told["PREFECT_SERVER_DATABASE_CONNECTION_URL"].startswith("postgresql+asyncpg://prefect:")
 
 
+def test_prefect_asks_everybody_for_one_string_and_all_who_ask_it_have_that(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    told = {name: recipe.environment for name, recipe in recipes(stack).items()}
+    servers = {name for name, own in told.items() if "PREFECT_SERVER_API_AUTH_STRING" in own}
+    clients = {name for name, own in told.items() if "PREFECT_API_AUTH_STRING" in own}
+    assert (servers, clients) == ({"prefect-api", "prefect-services"}, {"receiver", "worker"})
+    (asked,) = {told[name]["PREFECT_SERVER_API_AUTH_STRING"] for name in servers}
+    (shown,) = {told[name]["PREFECT_API_AUTH_STRING"] for name in clients}
+    assert asked == shown == stack.environment["PREFECT_API_AUTH_STRING"]
+    name, _, password = asked.partition(":")
+    assert (name, len(password) >= 20) == ("slipway", True)
+
+
 def test_seaweedfs_is_told_every_port_of_its_own(tmp_path: Path) -> None:
     command = recipes(Stack(tmp_path))["seaweedfs"].command()
     chosen = {word for word in command if ".port" in word and not word.endswith("=0")}
@@ -181,6 +194,7 @@ def test_the_environment_leads_to_the_services_wanted_and_no_others(tmp_path: Pa
     everything = for_people(settings, SERVICES)
     assert everything.keys() == {
         "PREFECT_API_URL",
+        "PREFECT_API_AUTH_STRING",
         "MLFLOW_TRACKING_URI",
         "MLFLOW_TRACKING_USERNAME",
         "MLFLOW_TRACKING_PASSWORD",
@@ -194,7 +208,10 @@ def test_the_environment_leads_to_the_services_wanted_and_no_others(tmp_path: Pa
         "SLIPWAY_WEBHOOK_URL",
         "SLIPWAY_WEBHOOK_SECRET",
     }
-    assert for_people(settings, ["prefect-api"]) == {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    assert for_people(settings, ["prefect-api"]) == {
+        "PREFECT_API_URL": "http://127.0.0.1:4200/api",
+        "PREFECT_API_AUTH_STRING": f"slipway:{settings.keys['prefect-api']}",
+    }
     assert everything["SLIPWAY_WEBHOOK_URL"] == "http://127.0.0.1:8123/mlflow"
 
 

@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from slipway.errors import BadInputError, InfrastructureError
 from slipway.records import ReleaseRequest
 from slipway.triggers.decide import RolloutRequest
-from tasks.events import ask_for_release, ask_for_rollout, check_prefect, holds_event
+from tasks.events import ask_for_release, ask_for_rollout, holds_event
 
 RELEASE = ReleaseRequest(model="models:/digits/3", params="params.yaml", reason="it was registered")
 
@@ -35,7 +35,7 @@ class _Answer(BaseHTTPRequestHandler):
     server: Prefect
 
     def do_GET(self) -> None:
-        self._send(200 if self.path == "/api/health" else 404, True)
+        self._send(404, True)
 
     def do_POST(self) -> None:
         content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -111,7 +111,6 @@ def test_a_rollout_is_asked_for_by_an_event_of_its_engine(prefect: Prefect) -> N
 
 
 def test_a_server_that_is_down_is_told(prefect: Prefect) -> None:
-    check_prefect()
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         pytest.raises(

@@ -9,7 +9,7 @@ import typer
 
 from slipway import __version__
 from slipway.cli import host
-from slipway.cli.main import app
+from slipway.cli.commands import app
 from slipway.errors import BadInputError, InfrastructureError, RejectedError, SlipwayError, TamperedError
 from tests.unit.cli.conftest import Slipway
 
@@ -45,7 +45,7 @@ def test_the_version(slipway: Slipway) -> None:
 
 def test_the_command_line_loads_no_runtime() -> None:
     """So that --help answers at once."""
-    code = f"import sys, slipway.cli.main; print([name for name in {HEAVY} if name in sys.modules])"
+    code = f"import sys, slipway.cli.commands; print([name for name in {HEAVY} if name in sys.modules])"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert finished.stdout == "[]\n"
@@ -154,7 +154,8 @@ def test_a_reader_who_leaves_early_changes_nothing_and_is_not_complained_about(p
     command = f"""if True:
         import typer
         from slipway.cli.console import out, print_json
-        from slipway.cli.main import app, main
+        from slipway.cli import main
+        from slipway.cli.commands import app
 
         @app.command()
         def much() -> None:
