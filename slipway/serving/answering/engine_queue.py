@@ -12,6 +12,7 @@ from slipway.errors import BadInputError
 from slipway.serving.answering.batching import Asked, Call, Gatherer, batching_of
 from slipway.serving.answering.joint_call import NO_BATCH, Joining, joined, split
 from slipway.serving.answering.served import ServedModel
+from slipway.serving.answering.waking import Waking
 from slipway.serving.http.inference_json import Array
 from slipway.serving.http.limits import RETRY_AFTER_SECONDS, Limits, RefusedError
 
@@ -74,25 +75,25 @@ class EngineQueue:
         asked: Asked[Done] = Asked(arrays, examples)
         self._held.add(asked.answer)
         asked.answer.add_done_callback(self._held.discard)
+        waking = Waking()
+        asked.answer.add_done_callback(lambda _: waking.wake())
         try:
             if self._gatherer is not None and self.alone is None and asked.joinable:
                 self._gatherer.add(asked)
             else:
                 self._send(Call(asked))
-            return await self._awaited(asked.answer, gone)
+            return await self._awaited(asked.answer, waking, gone)
         finally:
             asked.forget()  # what waits for a thread to come by keeps no arrays
 
-    async def _awaited(self, future: Future[Done], gone: Callable[[], Awaitable[bool]]) -> Done:
-        running = asyncio.wrap_future(future)
-        running.add_done_callback(lambda done: done.cancelled() or done.exception())  # or asyncio complains of it
+    async def _awaited(self, answer: Future[Done], waking: Waking, gone: Callable[[], Awaitable[bool]]) -> Done:
         deadline = time.monotonic() + self._limits.request_seconds
         while (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait([running], timeout=min(left, GONE_SECONDS))
-            if running.cancelled():
+            await waking.sleep(min(left, GONE_SECONDS))
+            if answer.cancelled():
                 raise RefusedError(503, "overload", "the server has closed; try again later", RETRY_AFTER_SECONDS)
-            if running.done():
-                return running.result()
+            if answer.done():
+                return answer.result()
             if await gone():
                 raise RefusedError(CLIENT_LEFT, "client left", "the client left before its answer")
         message = f"no answer within {self._limits.request_seconds:g} s; try again later"

@@ -15,6 +15,7 @@ LEAST_BYTES_PER_S = 4096  # that a client has to read of its answer
 # Of a body, before the application asks for it: by all connections together, and by one of them.
 READ_AHEAD_BYTES, MOST_AHEAD_BYTES, LEAST_AHEAD_BYTES = 64 * 2**20, 2**20, 2**16
 SMALL_BYTES = 4096
+GATHERED_BYTES = 2**16  # more is sent as it is: to put it together would be to copy it
 
 _TOLD = b"the request's headers did not come in time\n"
 TOO_SLOW = (
@@ -41,7 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
     send_seconds: ClassVar[float]
     most_connections: ClassVar[int]
 
-    _sending: _CountedTransport
+    _sending: _GatheringTransport
     _headers_timer: asyncio.TimerHandle | None = None
     _answer_timer: asyncio.TimerHandle | None = None
     _read_before = 0
@@ -52,7 +53,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for headers."""
-        self._sending = _CountedTransport(transport)
+        self._sending = _GatheringTransport(transport, self.loop)
         super().connection_made(cast("asyncio.Transport", self._sending))
         if len(self.connections) > self.most_connections:
             self.transport.abort()
@@ -139,7 +140,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._watch_answer()
 
     def on_response_complete(self) -> None:
-        """Wait for the client to read the answer."""
+        """Send what there is of the answer, and wait for the client to read it."""
+        self._sending.flush()
         super().on_response_complete()
         self._watch_answer()
 
@@ -209,27 +211,49 @@ class _Pieces(bytearray):
         return b"".join(self._pieces)
 
 
-class _CountedTransport:
-    """A transport that tells how much of what was written the client has taken; otherwise it is the one it wraps."""
+class _GatheringTransport:
+    """A transport that sends what is written in one go, and tells how much of it the client has taken.
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+    The server writes an answer's head and its body one after the other, and each would be sent, and wake the client,
+    by itself. Otherwise it is the transport that it wraps.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._gathered = b""
         self._written = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send, and count; nothing after the end, which is an error in some event loops and logged by others."""
+        """Send soon, and count; nothing after the end, which is an error in some event loops and logged by others."""
         if self._transport.is_closing():
             return
         self._written += len(data)
-        self._transport.write(data)
+        if len(self._gathered) + len(data) > GATHERED_BYTES:
+            self.flush()
+            self._transport.write(data)
+            return
+        if not self._gathered:
+            self._loop.call_soon(self.flush)
+        self._gathered += data
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        gathered, self._gathered = self._gathered, b""
+        if gathered and not self._transport.is_closing():
+            self._transport.write(gathered)
+
+    def close(self) -> None:
+        """Close the connection once all of it is sent."""
+        self.flush()
+        self._transport.close()
 
     @property
     def unread(self) -> int:
         """The bytes that the client has left no room for."""
-        return self._transport.get_write_buffer_size()
+        return self._transport.get_write_buffer_size() + len(self._gathered)
 
     @property
     def read(self) -> int:
