@@ -21,7 +21,8 @@ from slipway.wiring import STATE_DIRECTORY
 
 RECEIVER, WORKER = "receiver", "worker"
 POOL = "slipway"
-PATIENT = {
+OF_WORKERS = {
+    "PREFECT_WORKER_QUERY_SECONDS": "2",  # between two looks for work; unset they are 10
     # The lowest that Prefect takes; a run whose worker was killed is found by its missing heartbeats.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # Tried again after 2, 4 ... 64 s: two minutes, in which missing heartbeats are no death yet.
@@ -49,7 +50,7 @@ def receiver_recipe(settings: Settings, environment: Mapping[str, str]) -> Recip
 def worker_recipe(settings: Settings, environment: Mapping[str, str]) -> Recipe:
     """How a worker is run: one flow run at a time; it makes its pool where that is missing."""
     name = f"{socket.gethostname()}-stack"
-    own = {**PATIENT, **environment, **_home(settings)}
+    own = {**OF_WORKERS, **environment, **_home(settings)}
     return Recipe(
         name=WORKER,
         command=lambda: (

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 from infra.stack import Stack, redis_server
 from infra.stack.postgres import DATABASES
 from infra.stack.seaweedfs import SIGNED
-from infra.stack.workers import PATIENT
+from infra.stack.workers import OF_WORKERS
 from slipway import SILENT
 from slipway.cli.commands import app
 
@@ -345,7 +345,7 @@ def test_people_workers_and_flows_are_told_what_the_stack_tells_them(stack: Stac
 
 def test_workers_outlast_what_the_stacks_outlast() -> None:
     for name in ("worker", "worker-gpu"):
-        assert PATIENT.items() <= SERVICES[name]["environment"].items(), name
+        assert OF_WORKERS.items() <= SERVICES[name]["environment"].items(), name
 
 
 @pytest.mark.parametrize("name", ["mlflow", "prefect-api", "prefect-services", "worker", "receiver"])

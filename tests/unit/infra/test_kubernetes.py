@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from infra.stack import Stack
-from infra.stack.workers import PATIENT
+from infra.stack.workers import OF_WORKERS
 from slipway import SILENT
 from slipway.cli.commands import app
 from slipway.rollout.splitters.kserve import ROUTES, SERVICES, KServePlace, KServeSplitter
@@ -155,7 +155,7 @@ def test_every_command_is_one_that_the_image_has(name: str) -> None:
 def test_its_worker_outlasts_what_the_stacks_outlasts() -> None:
     (worker,) = PODS["slipway-worker"]["containers"]
     own = {one["name"]: one["value"] for one in worker["env"]}
-    assert PATIENT.items() <= (named("ConfigMap")["slipway-servers"]["data"] | own).items()
+    assert OF_WORKERS.items() <= (named("ConfigMap")["slipway-servers"]["data"] | own).items()
 
 
 def test_two_workers_are_never_on_one_node() -> None:
