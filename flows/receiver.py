@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import uvicorn
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
+from prefect.settings import get_current_settings
 
 from slipway.config import load_params
 from slipway.errors import BadInputError, InfrastructureError
@@ -26,7 +26,7 @@ from slipway.triggers.metrics import Figures
 from slipway.triggers.signature import secret_from
 from slipway.wiring import STATE_DIRECTORY, project_params
 from tasks.events import ANSWER_SECONDS, ask_for_release, ask_for_rollout, holds_event
-from tasks.prefect_api import NotLetInError, check_prefect
+from tasks.prefect_api import NotLetInError, asked_once, check_prefect
 
 CONNECTIONS = 256
 OWN_FILES = 128
@@ -120,7 +120,7 @@ def _check_string() -> None:
     Raises:
         NotLetInError: it does not.
     """
-    with suppress(InfrastructureError), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+    with suppress(InfrastructureError), asked_once():
         check_prefect(START_SECONDS)
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_AUTH_STRING
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 
 from slipway.errors import BadInputError, InfrastructureError
 
@@ -41,12 +47,25 @@ def check_prefect(patience_seconds: float) -> None:
     Raises:
         InfrastructureError: it does not answer.
         NotLetInError: it does, but lets this process not in.
+        BadInputError: what answers is not its API.
     """
     try:
         with get_client(httpx_settings={"timeout": patience_seconds}, sync_client=True) as client:
             client.api_version()
     except NO_ANSWER as error:
         raise no_answer("did not answer", error) from error
+    except ValueError as error:
+        raise no_api() from error
+
+
+def no_api() -> BadInputError:
+    """What is told when the server's answer is not JSON: it shows its pages wherever its API is not."""
+    return BadInputError(f"PREFECT_API_URL={PREFECT_API_URL.value()} is not Prefect's API; its address ends with /api")
+
+
+def asked_once() -> AbstractContextManager[Any]:
+    """Let Prefect's client not wait longer and longer before it asks again, for who tries again at once by himself."""
+    return temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
 
 
 def no_answer(failed: str, error: Exception) -> InfrastructureError | NotLetInError:

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,10 +19,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from slipway.errors import InfrastructureError
-from tasks.prefect_api import in_one_line, no_answer
+from tasks.prefect_api import NO_ANSWER, asked_once, in_one_line, no_answer
 
 # Prefect's API takes 60 and more, and ends that of a killed holder within 15 s more. A server on a host with seven
 # processes for each core was seen not to answer for longer than a minute.
@@ -47,7 +46,7 @@ def slot(name: str, waits: Callable[[str], None]) -> Iterator[None]:
         InfrastructureError: the server is gone for too long before the slot was had, or its holder does not end.
     """
     name = re.sub("[/%&<>]", "_", name)  # which Prefect has in no name
-    with _asked_once(), get_client(sync_client=True) as client:
+    with asked_once(), get_client(sync_client=True) as client:
         lease = None if client.server_type is ServerType.EPHEMERAL else _Lease(name, _acquired(client, name, waits))
     if lease is None:
         yield
@@ -64,28 +63,23 @@ def slot(name: str, waits: Callable[[str], None]) -> Iterator[None]:
         lease.give_back()
 
 
-def _asked_once() -> AbstractContextManager[Any]:
-    """Let Prefect's client not wait longer and longer before it asks again: what tries again here does so at once."""
-    return temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
-
-
 def _acquired(client: SyncPrefectClient, name: str, waits: Callable[[str], None]) -> UUID:
     """The id of the lease, once there is one."""
     start = heard = time.monotonic()
     told = set[str]()
+    waited = 0.0
     while True:
-        message = f"the slot {name!r} is taken"
+        message = f"the slot {name!r} is taken" + (f"; {_way_out(name)}" if waited > STUCK_SECONDS else "")
         try:
             if lease := _tried(client, name):
                 return lease
             heard = time.monotonic()
-        except (httpx.HTTPError, RuntimeError) as error:  # the latter if the very first call fails
+        except NO_ANSWER as error:
             if time.monotonic() - heard > OUTAGE_SECONDS:
                 raise no_answer(f"did not give the slot {name!r}", error) from error
             message = f"Prefect did not give the slot {name!r}, and is asked again: {in_one_line(error)}"
         if (waited := time.monotonic() - start) > WAIT_SECONDS:
             raise InfrastructureError(f"the slot {name!r} was not free within {WAIT_SECONDS:.0f} s; {_way_out(name)}")
-        message += f"; {_way_out(name)}" if waited > STUCK_SECONDS else ""
         if message not in told:
             waits(message)
             told.add(message)
@@ -148,7 +142,7 @@ class _Lease:
         wait = RENEWAL_SECONDS
         while not self.ended.wait(wait):
             try:
-                with _asked_once(), get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True) as client:
+                with asked_once(), get_client(httpx_settings={"timeout": ANSWER_SECONDS}, sync_client=True) as client:
                     self._renew(client)
                 wait = RENEWAL_SECONDS
             except (httpx.HTTPError, RuntimeError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import product
@@ -19,7 +20,7 @@ from infra.provision.deployments import POOLED, ensure_deployment, ensure_pooled
 from infra.provision.pools import COMMON, ensure_pool
 from infra.provision.things import Change, Skip, Thing
 from slipway.errors import BadInputError, InfrastructureError, SlipwayError
-from tasks.prefect_api import not_let_in
+from tasks.prefect_api import NO_ANSWER, no_api, not_let_in
 
 BY_HAND = "release"  # the flow of `slipway release`
 
@@ -65,7 +66,9 @@ def in_our_words(error: Exception) -> SlipwayError | None:
         if status < httpx.codes.INTERNAL_SERVER_ERROR:
             return BadInputError(f"{server} refused ({status}): {told}; check that it is a Prefect 3.8 server")
         return InfrastructureError(f"{server} failed ({status}): {told}; look at its log")
-    if isinstance(error, (httpx.HTTPError, RuntimeError)):  # the latter if the very first call fails
+    if isinstance(error, json.JSONDecodeError):
+        return no_api()
+    if isinstance(error, NO_ANSWER):
         return InfrastructureError(
             f"{server} did not answer: {type(error).__name__}: {error}; start it, or correct PREFECT_API_URL"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from slipway.engines.base import Availability
@@ -54,6 +54,12 @@ def require_names(source: Path, kind: str, found: Iterable[str], specs: tuple[Te
             f"the model's signature has {kind} {', '.join(wanted)}, {source.name} has {', '.join(names)}; "
             "export the model again with the signature's names"
         )
+
+
+def first_installed(engine: str, distributions: Sequence[str]) -> Availability:
+    """As `installed`, of whichever of these packages is; each brings the engine, and so does its own extra."""
+    every = [installed(engine, distribution, engine) for distribution in distributions]
+    return next((one for one in every if one.available), every[0])
 
 
 def describe(specs: tuple[TensorSpec, ...]) -> str:

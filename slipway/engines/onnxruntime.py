@@ -13,8 +13,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from slipway.decisions.precision import count_precisions
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
-from slipway.engines.checks import bad_file, installed, require_names
+from slipway.engines.checks import bad_file, first_installed, require_names
 from slipway.engines.onnxruntime_gpu import (
+    SILENT,
     DeviceBuffers,
     GpuLabel,
     open_on_gpu,
@@ -39,7 +40,6 @@ REFUSED = {
     "bf16": "its CPU provider has no bfloat16 kernel for Conv, MatMul or Gemm; use openvino or torchscript",
     "fp16": "its CPU provider has no float16 kernel for Conv, MatMul or Gemm and would run in fp32; use torchscript",
 }
-SILENT = 4  # ONNX Runtime's severity "fatal": everything below is raised as well as logged
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -107,8 +107,7 @@ class OnnxRuntimeEngine:
 
     def availability(self) -> Availability:
         """Whether ONNX Runtime is installed."""
-        every = [installed(NAME, distribution, NAME) for distribution in DISTRIBUTIONS]
-        return next((one for one in every if one.available), every[0])
+        return first_installed(NAME, DISTRIBUTIONS)
 
     def build(self, source: Path, out: Path, options: BuildOptions) -> dict[str, Option]:
         """Optimise the graph once and write it; the same source gives the same bytes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 from collections import deque
@@ -28,7 +29,7 @@ INSTEAD = "provider: cpu"
 PROPERTY = "slipway.gpu"
 RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 LABEL_BYTES = 1024
-_FATAL = 4
+SILENT = 4  # ONNX Runtime's severity "fatal": everything below is raised as well as logged
 
 
 class GpuLabel(Record):
@@ -85,6 +86,7 @@ def require_provider(engine: str, provider: str) -> None:
     require_gpu(engine, INSTEAD)
     import onnxruntime
 
+    _preload()
     available = onnxruntime.get_available_providers()
     if PROVIDERS[provider] not in available:
         raise not_on_gpu(
@@ -110,9 +112,8 @@ def open_on_gpu(
 
     wanted = label.provider_name
     settings.add_session_config_entry(RECORD_ASSIGNMENT, "1")
-    onnxruntime.set_default_logger_severity(_FATAL)  # what concerns providers is not told to the session's own
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the session then tells
-        onnxruntime.preload_dlls()
+    onnxruntime.set_default_logger_severity(SILENT)  # what concerns providers is not told to the session's own
+    _preload()
     try:
         session = onnxruntime.InferenceSession(path, settings, providers=[(wanted, label.options())], enable_fallback=0)
     except (RuntimeError, errors.EPFail, errors.RuntimeException) as error:
@@ -124,6 +125,15 @@ def open_on_gpu(
         raise UnsupportedError(f"engine {engine} cannot execute this model on {wanted}: it leaves {', '.join(left)}")
     session.disable_fallback()
     return session
+
+
+@functools.cache
+def _preload() -> None:
+    """Load CUDA's libraries from their packages, where they are installed so."""
+    import onnxruntime
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; the session then tells
+        onnxruntime.preload_dlls()
 
 
 def _cuda_version() -> str:

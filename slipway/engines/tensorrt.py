@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
-from slipway.engines.checks import installed
+from slipway.engines.checks import first_installed
 from slipway.engines.nvidia_gpu import first_gpu
 from slipway.engines.tensorrt_build import REFUSED, build_plan
 from slipway.engines.tensorrt_cache import TimingCache
@@ -56,8 +56,7 @@ class TensorRtEngine:
 
     def availability(self) -> Availability:
         """Whether TensorRT, its libraries, and a GPU with its driver are here; if not, which of them is missing."""
-        every = [installed(NAME, distribution, NAME) for distribution in DISTRIBUTIONS]
-        found = next((one for one in every if one.available), every[0])
+        found = first_installed(NAME, DISTRIBUTIONS)
         missing = [f"{found.reason}, which brings {LIBRARY}"] if found.reason else _missing_library(found.version or "")
         try:
             first_gpu()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,8 @@ INSTEAD = "device: cpu"
 MOST_GRAPHS = 16
 _WARM_UP_CALLS = 3  # libraries choose their kernels and take their workspace in the first calls, not while capturing
 _capturing = threading.Lock()  # PyTorch captures one graph at a time in a process
+_turn = threading.Condition()
+_computing: Counter[bool] = Counter()  # how many calls are at work with TF32, and how many without
 
 
 class CudaLabel(Record):
@@ -92,8 +96,7 @@ class CudaSession(TorchSession):
         import torch
 
         use_threads(self._threads)
-        with self._alone, torch.inference_mode(), torch.cuda.stream(self._stream):
-            use_tf32(self._label.tf32)
+        with self._alone, computing(self._label.tf32), torch.inference_mode(), torch.cuda.stream(self._stream):
             given = [self._filled(name, arrays[name]) for name in self._input_names]
             if captured := self._graph_of(given, batch_of(arrays)):
                 for fixed, one in zip(captured.inputs, given, strict=True):
@@ -158,6 +161,21 @@ class CudaSession(TorchSession):
         self._graphs.clear()
         self._pinned.clear()
         super()._close()
+
+
+@contextmanager
+def computing(tf32: bool) -> Iterator[None]:
+    """Compute with TF32 or without; who wants it otherwise waits, since the setting belongs to the process."""
+    with _turn:
+        _turn.wait_for(lambda: not _computing[not tf32])
+        use_tf32(tf32)
+        _computing[tf32] += 1
+    try:
+        yield
+    finally:
+        with _turn:
+            _computing[tf32] -= 1
+            _turn.notify_all()
 
 
 def use_tf32(wanted: bool) -> None:

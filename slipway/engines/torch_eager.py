@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator, model_validator
 
 from slipway.engines.base import Arrays, Availability, BuildOptions, RunOptions, Settings
-from slipway.engines.checks import installed
+from slipway.engines.checks import bad_file, installed
 from slipway.engines.torch_archive import (
     load_program,
     load_script,
@@ -159,7 +159,10 @@ def _load(path: Path, threads: int, *, captures: bool) -> TorchSession:
     if told is None:
         module = _module(path, form)
         return TorchSession(module, read_signature(NAME, path), threads)
-    label = CudaLabel.model_validate_json(told)
+    try:
+        label = CudaLabel.model_validate_json(told)
+    except ValueError as error:
+        raise bad_file(NAME, path, f"an engine file whose {LABEL_FILE} says with what it runs on a GPU") from error
     require_cuda(NAME)
     module = module_on(load_program(NAME, path), "cuda")
     if not captures:

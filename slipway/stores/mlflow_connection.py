@@ -267,8 +267,13 @@ def _named(tracking_uri: str) -> Iterator[None]:
     """
     from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
-    with _SETTINGS, _restored("MLFLOW_TRACKING_URI"), _use_tracking_uri(tracking_uri):
-        yield
+    variable = "MLFLOW_TRACKING_URI"
+    with _SETTINGS, _restored(variable):
+        chosen = os.environ.get(variable)
+        with _use_tracking_uri(tracking_uri):
+            # MLflow exports it, which would make the embedded store look like one that somebody chose.
+            _put(variable, chosen)
+            yield
 
 
 @contextlib.contextmanager
@@ -286,10 +291,14 @@ def _restored(variable: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(variable, None)
-        else:
-            os.environ[variable] = before
+        _put(variable, before)
+
+
+def _put(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
 
 
 def _all_pages(search: Callable[[str | None], Any]) -> list[Any]:

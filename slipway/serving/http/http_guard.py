@@ -230,9 +230,10 @@ class _GatheringTransport:
         """Send soon, and count; nothing after the end, which is an error in some event loops and logged by others."""
         if self._transport.is_closing():
             return
-        self._written += len(data)
-        if len(self._gathered) + len(data) > GATHERED_BYTES:
+        if large := len(self._gathered) + len(data) > GATHERED_BYTES:
             self.flush()
+        self._written += len(data)
+        if large:
             self._transport.write(data)
             return
         if not self._gathered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from slipway.config import Params
 from slipway.engines import check_settings, engine
 from slipway.engines.base import BuildOptions, RunOptions
 from slipway.engines.torch_archive import load_program
-from slipway.engines.torch_cuda import LABEL_FILE, MOST_GRAPHS, CudaLabel, CudaSession, module_on, use_tf32
+from slipway.engines.torch_cuda import LABEL_FILE, MOST_GRAPHS, CudaLabel, CudaSession, computing, module_on, use_tf32
 from slipway.errors import BadInputError, UnsupportedError
 from slipway.records import Signature, TensorSpec, Verdict
 from slipway.wiring import check_targets
@@ -213,3 +214,18 @@ def test_tf32_is_set_so_that_torch_export_still_works() -> None:
             torch.export.export(nn.ReLU(), (torch.ones(2),))
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def test_calls_with_tf32_and_without_take_turns_and_those_of_a_kind_go_together() -> None:
+    def call(tf32: bool) -> bool:
+        with computing(tf32):
+            return torch.backends.cuda.matmul.allow_tf32
+
+    with ThreadPoolExecutor(2) as others:
+        with computing(True):
+            assert others.submit(call, True).result(timeout=60)
+            without = others.submit(call, False)
+            with pytest.raises(TimeoutError):
+                without.result(timeout=0.2)
+            assert torch.backends.cuda.matmul.allow_tf32
+        assert not without.result(timeout=60)

@@ -15,7 +15,7 @@ import pytest
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from slipway.errors import InfrastructureError
+from slipway.errors import BadInputError, InfrastructureError
 from tasks import prefect_api
 from tasks.events import holds_event
 from tasks.prefect_api import NotLetInError, check_prefect, ensure_pooled, prefect
@@ -53,6 +53,8 @@ class _Answer(BaseHTTPRequestHandler):
         asker = f"Basic {base64.b64encode(STRING.encode()).decode()}"
         let_in = self.path == "/api/health" or self.headers["Authorization"] == asker
         body = json.dumps("3.8.8" if let_in else {"exception_message": "Unauthorized"}).encode()
+        if not self.path.startswith("/api/"):  # where its pages are
+            let_in, body = True, b"<!DOCTYPE html>"
         self.send_response(200 if let_in else 401)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -91,6 +93,14 @@ def test_whom_prefect_does_not_let_in_is_told_what_to_set(server: str, string: s
             assert str(refused.value) == expected
             assert refused.value.exit_code == 2
     with temporary_settings({PREFECT_API_AUTH_STRING: STRING}):
+        check_prefect(10)
+
+
+def test_an_address_of_prefects_pages_is_told_as_such(server: str) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: f"http://{server}"}),
+        pytest.raises(BadInputError, match=f"^PREFECT_API_URL=http://{server} is not Prefect's API; its .* /api$"),
+    ):
         check_prefect(10)
 
 
