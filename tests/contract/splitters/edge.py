@@ -16,6 +16,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import psutil
+
 from slipway.rollout.gateway.envoy_admin import EnvoyAdmin
 from slipway.rollout.gateway.envoy_config import CHALLENGER, CHAMPION, Places
 from slipway.rollout.gateway.envoy_process import await_ready, envoy, write_files
@@ -102,8 +104,12 @@ class Edge:
         self._arms.pop(arm).wait()
 
     def signal_arm(self, arm: str, number: signal.Signals) -> None:
-        """Signal a server."""
+        """Signal a server; one that is told to stop has stopped, which on a busy host it does not do at once."""
         self._arms[arm].send_signal(number)
+        process, deadline = psutil.Process(self._arms[arm].pid), time.monotonic() + WAIT_SECONDS
+        while number == signal.SIGSTOP and process.status() != psutil.STATUS_STOPPED:
+            assert time.monotonic() < deadline, f"the {arm} runs on"
+            time.sleep(0.01)
 
     def seen(self, arm: str) -> list[dict[str, Any]]:
         """What an arm was asked."""
