@@ -6,11 +6,12 @@ import fcntl
 import functools
 import os
 import random
-import socket
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
+
+from infra.stack.layout import is_free
 
 # Below the ports that Slipway itself finds free, and those that Linux gives to outgoing connections.
 FREE_FROM, FREE_TO = 10_000, 20_000
@@ -20,7 +21,7 @@ _given: set[int] = set()
 def free_port() -> int:
     """A port on which nobody listens, and which no test of this host is given again while this process runs."""
     for port in random.sample(range(FREE_FROM, FREE_TO), FREE_TO - FREE_FROM):
-        if port not in _given and _reserved(port) and _is_free(port):
+        if port not in _given and _reserved(port) and is_free(port):
             _given.add(port)
             return port
     raise AssertionError(f"no port from {FREE_FROM} to {FREE_TO} is free")
@@ -41,13 +42,5 @@ def _reserved(port: int) -> bool:
     try:
         fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
     except OSError:  # another process has it
-        return False
-    return True
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
         return False
     return True
